@@ -1,0 +1,25 @@
+-- Guard, roles and schemas.
+\echo Use "CREATE EXTENSION pipeline" to load this file. \quit
+
+-- Roles belong to the whole cluster: another database may have made them.
+DO LANGUAGE plpgsql $roles$
+DECLARE
+	wanted pg_catalog.text;
+BEGIN
+	FOREACH wanted IN ARRAY ARRAY['pipeline_reader', 'pipeline_operator', 'pipeline_admin'] LOOP
+		BEGIN
+			IF pg_catalog.to_regrole(wanted) IS NULL THEN
+				EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
+			END IF;
+		EXCEPTION WHEN duplicate_object OR unique_violation THEN
+			NULL;
+		END;
+	END LOOP;
+END
+$roles$;
+
+CREATE SCHEMA pipeline;
+COMMENT ON SCHEMA pipeline IS 'pipelines: functions and views for users';
+
+CREATE SCHEMA _pipeline;
+COMMENT ON SCHEMA _pipeline IS 'pipelines: tables of the extension, not for users';

@@ -1,0 +1,268 @@
+-- What users read.  Each view shows its reader the pipelines it may see;
+-- security_barrier keeps functions in a reader's WHERE behind that filter.
+
+CREATE VIEW pipeline.pipelines WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	p.owner,
+	p.source,
+	p.operations,
+	p.consistency,
+	p.partition_by,
+	p.workers,
+	p.lineage,
+	p.search_path,
+	p.running AND _pipeline.is_here(p.system_identifier, p.database) AS running,
+	p.version,
+	p.created_at
+FROM _pipeline.pipelines p
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.pipelines IS 'definitions of pipelines';
+
+CREATE VIEW pipeline.stages WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	s.position,
+	s.name AS stage,
+	s.kind,
+	s.handler,
+	s.query,
+	s.isolate,
+	s.workers,
+	s.partition_by,
+	s.on_error,
+	s.max_attempts,
+	s.timeout,
+	s.version
+FROM _pipeline.stages s
+	JOIN _pipeline.pipelines p ON p.pipeline_id = s.pipeline_id
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.stages IS 'stages of pipelines, with the version in force';
+
+CREATE VIEW pipeline.outputs WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	o.name AS output,
+	o.target,
+	o.transform,
+	o.mode,
+	o.key,
+	o.isolate,
+	o.since
+FROM _pipeline.outputs o
+	JOIN _pipeline.pipelines p ON p.pipeline_id = o.pipeline_id
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.outputs IS 'outputs of pipelines; since is the version of the definition that added it';
+
+-- A worker is "catching up" when the last event it did is older than 5 s and
+-- there are more; one that ended for want of events is "running" all the same.
+CREATE VIEW _pipeline.worker_states AS
+SELECT c.*,
+	CASE
+		WHEN c.state IN ('waiting', 'retrying', 'failed', 'lost', 'starting') THEN c.state
+		WHEN c.state = 'idle' AND NOT c.caught_up THEN 'starting'
+		WHEN NOT c.caught_up AND c.last_event_at < pg_catalog.clock_timestamp() - interval '5 s' THEN 'catching up'
+		ELSE 'running'
+	END AS worker_state
+FROM _pipeline.consumers() c;
+COMMENT ON VIEW _pipeline.worker_states IS 'workers of this database with their state as users see it';
+
+-- A pipeline stands as the worst of its workers.
+CREATE VIEW pipeline.status WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	CASE
+		WHEN NOT p.running OR NOT _pipeline.is_here(p.system_identifier, p.database) THEN 'stopped'
+		WHEN d.state = 'failed' THEN 'failed'
+		WHEN d.state IS DISTINCT FROM 'ready' OR w.state IS NULL THEN 'starting'
+		ELSE w.state
+	END AS state,
+	coalesce(w.workers, 0)::int AS workers,
+	coalesce(n.events, 0) AS events,
+	coalesce(n.produced, 0) AS produced,
+	coalesce(n.filtered, 0) AS filtered,
+	coalesce(n.rejected, 0) AS rejected,
+	coalesce(n.failed, 0) AS failed,
+	x.processed_lsn,
+	CASE
+		WHEN d.wanted_lsn <= x.processed_lsn THEN 0
+		ELSE (d.wanted_lsn - x.processed_lsn)::bigint
+	END AS lag_bytes,
+	CASE
+		WHEN d.wanted_lsn <= x.processed_lsn THEN interval '0'
+		ELSE pg_catalog.clock_timestamp() - w.last_event_at
+	END AS lag,
+	w.latency_p50,
+	w.latency_p99,
+	w.retained_wal_bytes,
+	CASE WHEN d.state = 'failed' THEN d.last_error ELSE w.last_error END AS last_error,
+	CASE WHEN d.state = 'failed' THEN d.last_error_at ELSE w.last_error_at END AS last_error_at
+FROM _pipeline.pipelines p
+	LEFT JOIN _pipeline.counts n ON n.pipeline_id = p.pipeline_id AND n.output_id = 0
+	LEFT JOIN _pipeline.databases() d ON _pipeline.is_here(p.system_identifier, d.database)
+	LEFT JOIN (
+		SELECT c.pipeline_id,
+			CASE
+				WHEN bool_or(c.worker_state = 'lost') THEN 'lost'
+				WHEN bool_or(c.worker_state = 'failed') THEN 'failed'
+				WHEN bool_or(c.worker_state = 'retrying') THEN 'retrying'
+				WHEN bool_or(c.worker_state = 'waiting') THEN 'waiting'
+				WHEN bool_or(c.worker_state = 'starting') THEN 'starting'
+				WHEN bool_or(c.worker_state = 'catching up') THEN 'catching up'
+				ELSE 'running'
+			END AS state,
+			count(c.pid) AS workers,
+			bool_and(c.caught_up) AS caught_up,
+			min(coalesce(c.processed_lsn, c.confirm_lsn)) AS processed_lsn,
+			min(c.last_event_at) AS last_event_at,
+			max(c.latency_p50) AS latency_p50,
+			max(c.latency_p99) AS latency_p99,
+			max(c.retained_wal_bytes) AS retained_wal_bytes,
+			(array_agg(c.last_error ORDER BY c.last_error_at DESC NULLS LAST))[1] AS last_error,
+			max(c.last_error_at) AS last_error_at
+		FROM _pipeline.worker_states c
+		GROUP BY c.pipeline_id
+	) w ON w.pipeline_id = p.pipeline_id
+	LEFT JOIN LATERAL (
+		SELECT min(k.commit_lsn) AS commit_lsn
+		FROM _pipeline.checkpoints k
+		WHERE k.pipeline_id = p.pipeline_id
+	) k ON true
+	CROSS JOIN LATERAL (
+		SELECT CASE
+			WHEN w.caught_up THEN greatest(w.processed_lsn, d.decoded_lsn)
+			ELSE coalesce(w.processed_lsn, k.commit_lsn)
+		END AS processed_lsn
+	) x
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.status IS 'how each pipeline stands';
+
+CREATE VIEW pipeline.workers WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	c.segment,
+	c.partition,
+	c.pid,
+	c.worker_state AS state,
+	c.started_at,
+	c.processed_lsn,
+	c.batches,
+	c.retries,
+	c.last_event_at,
+	c.latency_p50,
+	c.latency_p99,
+	c.last_error,
+	c.last_error_at
+FROM _pipeline.worker_states c
+	JOIN _pipeline.pipelines p ON p.pipeline_id = c.pipeline_id
+WHERE c.pid IS NOT NULL AND _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.workers IS 'worker processes of this database';
+
+CREATE VIEW pipeline.stage_stats WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	s.position,
+	s.name AS stage,
+	s.kind,
+	coalesce(n.events, 0) AS events,
+	coalesce(n.rows, 0) AS rows,
+	coalesce(n.microseconds, 0) * interval '1 microsecond' AS time,
+	coalesce(n.errors, 0) AS errors
+FROM _pipeline.stages s
+	JOIN _pipeline.pipelines p ON p.pipeline_id = s.pipeline_id
+	LEFT JOIN _pipeline.stage_counts n ON n.pipeline_id = s.pipeline_id AND n.stage_id = s.stage_id
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.stage_stats IS 'events into and rows out of each stage, its time and errors';
+
+-- Keys and reasons are payload: readers see them as null.
+CREATE VIEW pipeline.lineage WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	b.version,
+	u.commit_lsn,
+	u.seq,
+	u.xid,
+	u.committed_at,
+	u.source,
+	u.operation,
+	CASE WHEN p.payload THEN u.source_key END AS source_key,
+	u.outcome,
+	CASE WHEN p.payload THEN u.reason END AS reason,
+	u.output,
+	CASE WHEN p.payload THEN u.output_key END AS output_key,
+	u.part,
+	u.attempts,
+	b.batch_id,
+	b.processed_at
+FROM (
+		SELECT q.pipeline_id, q.name, _pipeline.may_see_payload(q.owner) AS payload
+		FROM _pipeline.pipelines q
+		WHERE _pipeline.may_see(q.owner)
+	) p
+	JOIN _pipeline.batches b ON b.pipeline_id = p.pipeline_id
+	CROSS JOIN LATERAL _pipeline.lineage_unfold(b.lineage) u
+WHERE NOT EXISTS (
+		SELECT FROM _pipeline.reruns r
+		WHERE r.pipeline_id = b.pipeline_id
+			AND r.commit_lsn = u.commit_lsn
+			AND r.seq = u.seq
+			AND r.batch_id > b.batch_id);
+COMMENT ON VIEW pipeline.lineage IS 'what became of each event in each output, by which version, in which batch';
+
+CREATE VIEW pipeline.batches WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	b.batch_id,
+	b.segment,
+	b.partition,
+	b.version,
+	b.redrive,
+	b.first_lsn,
+	b.first_seq,
+	b.last_lsn,
+	b.last_seq,
+	b.transactions,
+	b.events,
+	b.produced,
+	b.filtered,
+	b.rejected,
+	b.failed,
+	b.attempts,
+	b.started_at,
+	b.processed_at
+FROM _pipeline.batches b
+	JOIN _pipeline.pipelines p ON p.pipeline_id = b.pipeline_id
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.batches IS 'what each worker processed in one transaction';
+
+CREATE VIEW pipeline.dead_letters WITH (security_barrier) AS
+SELECT d.id,
+	p.name AS pipeline,
+	d.version,
+	d.stage,
+	d.kind,
+	d.reason,
+	d.sqlstate,
+	d.detail,
+	d.context,
+	d.source,
+	d.operation,
+	d.event,
+	d.old_event,
+	d.commit_lsn,
+	d.seq,
+	d.xid,
+	d.committed_at,
+	d.failed_at,
+	d.attempts,
+	d.state,
+	d.queued
+FROM _pipeline.dead_letters d
+	JOIN _pipeline.pipelines p ON p.pipeline_id = d.pipeline_id
+WHERE _pipeline.may_see_payload(p.owner);
+COMMENT ON VIEW pipeline.dead_letters IS 'events that were rejected or failed, with all that is needed to run them again';
+
+-- Of a pipeline that is gone only operators and admins see the past.
+CREATE VIEW pipeline.audit_log WITH (security_barrier) AS
+SELECT a.id,
+	a.at,
+	a.who,
+	a.action,
+	a.pipeline,
+	a.detail
+FROM _pipeline.audit_log a
+	LEFT JOIN _pipeline.pipelines p ON p.pipeline_id = a.pipeline_id
+WHERE _pipeline.may_see_payload(coalesce(p.owner::oid, 10));
+COMMENT ON VIEW pipeline.audit_log IS 'who did what to which pipeline, when; rows are only added';

@@ -1,0 +1,209 @@
+/*
+ * control.c
+ *		Start, stop and restart pipelines.
+ *
+ * Runs in the caller's backend.  What is asked for is written into the
+ * definition and into the WAL in the caller's transaction, and holds from its
+ * commit on: capture reads the message at its place among the commits, so
+ * that exactly the rows committed after a first start are events.  Each call
+ * waits for the batch under way, for the slot, and for nothing else.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+
+#include "api/access.h"
+#include "api/args.h"
+#include "api/check.h"
+#include "api/preflight.h"
+#include "capture/control.h"
+#include "catalog/names.h"
+#include "catalog/sql.h"
+
+PPL_FUNCTION(pipeline_start);
+PPL_FUNCTION(pipeline_stop);
+PPL_FUNCTION(pipeline_restart);
+
+static void check_startable(const PplPipeline *pipeline);
+static void give_birth(const PplPipeline *pipeline, bool skip_to_now);
+static void set_running(const PplPipeline *pipeline, bool running);
+static void emit(const PplPipeline *pipeline, PplControlAction action);
+
+/*
+ * pipeline.start(name text, skip_to_now bool)
+ */
+Datum
+pipeline_start(PG_FUNCTION_ARGS)
+{
+	char	   *name = ppl_args_text(fcinfo, 0, "name");
+	bool		skip_to_now = ppl_args_bool(fcinfo, 1, "skip_to_now");
+	PplPipeline *pipeline;
+
+	(void) ppl_preflight("pipeline.start");
+	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessExclusiveLock);
+	if (pipeline->running && !skip_to_now)
+	{
+		ereport(NOTICE,
+				(errmsg("pipeline \"%s\" is started already", name)));
+		PG_RETURN_VOID();
+	}
+	check_startable(pipeline);
+
+	if (!pipeline->born || skip_to_now)
+	{
+		give_birth(pipeline, skip_to_now);
+		emit(pipeline, PPL_CONTROL_BIRTH);
+	}
+	else
+	{
+		ppl_access_audit(pipeline, "start", NULL);
+		set_running(pipeline, true);
+		emit(pipeline, PPL_CONTROL_START);
+	}
+	PG_RETURN_VOID();
+}
+
+/*
+ * pipeline.stop(name text)
+ */
+Datum
+pipeline_stop(PG_FUNCTION_ARGS)
+{
+	char	   *name = ppl_args_text(fcinfo, 0, "name");
+	PplPipeline *pipeline;
+
+	PreventCommandIfReadOnly("pipeline.stop");
+	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessExclusiveLock);
+	if (!pipeline->running)
+	{
+		ereport(NOTICE,
+				(errmsg("pipeline \"%s\" is stopped already", name)));
+		PG_RETURN_VOID();
+	}
+	ppl_access_audit(pipeline, "stop", NULL);
+	set_running(pipeline, false);
+	emit(pipeline, PPL_CONTROL_STOP);
+	PG_RETURN_VOID();
+}
+
+/*
+ * pipeline.restart(name text)
+ */
+Datum
+pipeline_restart(PG_FUNCTION_ARGS)
+{
+	char	   *name = ppl_args_text(fcinfo, 0, "name");
+	PplPipeline *pipeline;
+
+	(void) ppl_preflight("pipeline.restart");
+	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessExclusiveLock);
+	if (!pipeline->born)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pipeline \"%s\" was never started", name),
+				 errhint("SELECT pipeline.start(%s);", quote_literal_cstr(name))));
+	check_startable(pipeline);
+
+	ppl_access_audit(pipeline, "restart", NULL);
+	set_running(pipeline, true);
+	if (pipeline->running)
+		emit(pipeline, PPL_CONTROL_STOP);
+	emit(pipeline, PPL_CONTROL_START);
+	PG_RETURN_VOID();
+}
+
+/* Would a worker find all it needs?  Things may have changed since. */
+static void
+check_startable(const PplPipeline *pipeline)
+{
+	ListCell   *lc;
+
+	if (pipeline->outputs == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pipeline \"%s\" has no output", pipeline->name),
+				 errdetail("It has 0 outputs and needs at least one."),
+				 errhint("SELECT pipeline.add_output(%s, target => ...);",
+						 quote_literal_cstr(pipeline->name))));
+	ppl_check_owner(pipeline->owner);
+	ppl_check_source(pipeline->source, pipeline->owner);
+	foreach(lc, pipeline->outputs)
+		ppl_check_target(((PplOutput *) lfirst(lc))->target, pipeline->owner);
+	ppl_check_chain(pipeline);
+
+	/*
+	 * A batch that marks its writes as its own holds this lock in share mode
+	 * on each of its targets: no target becomes a source under it.
+	 */
+	LockDatabaseObject(RelationRelationId, pipeline->source, 0,
+					   AccessExclusiveLock);
+}
+
+/*
+ * From the commit of this transaction on, rows of the source are events.
+ * What was there before is given up; a gap is noted in the audit log.
+ */
+static void
+give_birth(const PplPipeline *pipeline, bool skip_to_now)
+{
+	PplSqlArg	id[] = {ppl_sql_arg_int(pipeline->pipeline_id)};
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline->pipeline_id),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+	};
+	PplSqlResult *rows = ppl_sql_run("SELECT min(commit_lsn)::text"
+									 " FROM " PPL_CHECKPOINTS
+									 " WHERE pipeline_id = $1",
+									 lengthof(id), id);
+	char	   *position = ppl_sql_text(rows, 0, 0);
+
+	if (position != NULL)
+		ppl_access_audit(pipeline, "start",
+						 "skipped_from", position,
+						 "skipped_to", psprintf("%X/%X", LSN_FORMAT_ARGS(GetXLogInsertRecPtr())),
+						 NULL);
+	else
+		ppl_access_audit(pipeline, "start", NULL);
+
+	/* a position in another server's WAL means nothing here */
+	if (!pipeline->born)
+		(void) ppl_sql_run("DELETE FROM " PPL_CHECKPOINTS
+						   " WHERE pipeline_id = $1",
+						   lengthof(id), id);
+	(void) ppl_sql_run("UPDATE " PPL_PIPELINES
+					   " SET running = true, born = true,"
+					   " system_identifier = $2, database = $3"
+					   " WHERE pipeline_id = $1",
+					   lengthof(args), args);
+	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
+}
+
+static void
+set_running(const PplPipeline *pipeline, bool running)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline->pipeline_id),
+		ppl_sql_arg_bool(running),
+	};
+
+	(void) ppl_sql_run("UPDATE " PPL_PIPELINES " SET running = $2"
+					   " WHERE pipeline_id = $1",
+					   lengthof(args), args);
+	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
+}
+
+static void
+emit(const PplPipeline *pipeline, PplControlAction action)
+{
+	ppl_control_emit(action, pipeline->pipeline_id, pipeline->version,
+					 pipeline->source, pipeline->owner, pipeline->operations);
+}

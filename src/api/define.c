@@ -1,0 +1,617 @@
+/*
+ * define.c
+ *		Declare pipelines, their stages and outputs, and drop them.
+ *
+ * Runs in the caller's backend.  Every call checks its arguments, opens the
+ * definition under its exclusive lock, writes, and then has the whole chain
+ * checked as it stands: what does not fit is an error that takes everything
+ * back.  Definitions hold from the commit of the caller's transaction on.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+#include "api/access.h"
+#include "api/args.h"
+#include "api/check.h"
+#include "api/preflight.h"
+#include "base/event.h"
+#include "capture/control.h"
+#include "catalog/names.h"
+#include "catalog/sql.h"
+
+#define MAX_NAME_BYTES 1024
+
+PPL_FUNCTION(pipeline_create_pipeline);
+PPL_FUNCTION(pipeline_add_stage);
+PPL_FUNCTION(pipeline_add_output);
+PPL_FUNCTION(pipeline_drop_stage);
+PPL_FUNCTION(pipeline_drop_output);
+PPL_FUNCTION(pipeline_drop_pipeline);
+
+static void check_name(const char *what, const char *name);
+static void check_word(const char *what, const char *word, int nwords,
+					   const char *const *words);
+static void refuse_yet(const char *what, const char *current,
+					   const char *needed) pg_attribute_noreturn();
+static void check_operations(List *operations);
+static void check_columns(Oid relid, List *columns);
+static void check_positive(const char *what, int value);
+static void check_stage_options(FunctionCallInfo fcinfo);
+static char *handler_signature(FunctionCallInfo fcinfo, int argno);
+static void check_output_options(FunctionCallInfo fcinfo);
+static void finish_change(PplPipeline *pipeline);
+static PplSqlArg text_array_arg(FunctionCallInfo fcinfo, int argno);
+static void refuse_unknown(const char *what, const char *name,
+						   const PplPipeline *pipeline,
+						   const char *view) pg_attribute_noreturn();
+static void check_unread(const PplPipeline *pipeline);
+
+/*
+ * pipeline.create_pipeline(name text, source regclass, operations text[],
+ *		consistency text, partition_by text[], workers int, lineage text)
+ */
+Datum
+pipeline_create_pipeline(PG_FUNCTION_ARGS)
+{
+	static const char *const consistencies[] = {"strong", "causal", "eventual"};
+	static const char *const lineages[] = {"row", "none"};
+	char	   *name = ppl_args_text(fcinfo, 0, "name");
+	Oid			source = ppl_args_oid(fcinfo, 1, "source");
+	char	   *consistency = ppl_args_text(fcinfo, 3, "consistency");
+	int			workers = ppl_args_int(fcinfo, 5, "workers");
+	char	   *lineage = ppl_args_text(fcinfo, 6, "lineage");
+	PplPipeline pipeline = {0};
+	PplSqlResult *rows;
+
+	(void) ppl_preflight("pipeline.create_pipeline");
+
+	check_name("pipeline", name);
+	ppl_args_require(fcinfo, 2, "operations");
+	check_operations(ppl_args_text_array(fcinfo, 2, "operations"));
+	check_word("consistency", consistency, lengthof(consistencies), consistencies);
+	if (strcmp(consistency, "strong") != 0)
+		refuse_yet("consistency", consistency, "strong");
+	check_word("lineage", lineage, lengthof(lineages), lineages);
+	check_positive("workers", workers);
+	if (workers > 1)
+		refuse_yet("workers", psprintf("%d", workers), "1");
+	ppl_check_source(source, GetUserId());
+	check_columns(source, ppl_args_text_array(fcinfo, 4, "partition_by"));
+
+	{
+		PplSqlArg	args[] = {
+			ppl_sql_arg_text(name),
+			ppl_sql_arg(OIDOID, ObjectIdGetDatum(GetUserId())),
+			ppl_sql_arg(OIDOID, ObjectIdGetDatum(source)),
+			text_array_arg(fcinfo, 2),
+			ppl_sql_arg_text(consistency),
+			text_array_arg(fcinfo, 4),
+			ppl_sql_arg_int(workers),
+			ppl_sql_arg_text(lineage),
+			ppl_sql_arg_text(ppl_check_current_path()),
+		};
+
+		rows = ppl_sql_run("INSERT INTO " PPL_PIPELINES
+						   " (name, owner, source, operations, consistency,"
+						   " partition_by, workers, lineage, search_path)"
+						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+						   " ON CONFLICT (name) DO NOTHING"
+						   " RETURNING pipeline_id",
+						   lengthof(args), args);
+	}
+	if (rows->nrows == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("pipeline \"%s\" already exists", name),
+				 errhint("Choose another name, or SELECT pipeline.drop_pipeline(%s);",
+						 quote_literal_cstr(name))));
+
+	pipeline.pipeline_id = ppl_sql_int(rows, 0, 0);
+	pipeline.name = name;
+	{
+		PplSqlArg	args[] = {ppl_sql_arg_int(pipeline.pipeline_id)};
+
+		(void) ppl_sql_run("INSERT INTO " PPL_COUNTS " (pipeline_id, output_id)"
+						   " VALUES ($1, 0)", lengthof(args), args);
+	}
+	ppl_access_audit(&pipeline, "create_pipeline", NULL);
+	PG_RETURN_VOID();
+}
+
+static void
+check_name(const char *what, const char *name)
+{
+	if (name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("a %s needs a name that is not empty", what)));
+	if (strlen(name) > MAX_NAME_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_NAME_TOO_LONG),
+				 errmsg("name of a %s is too long", what),
+				 errdetail("It has %zu bytes, at most %d are allowed.",
+						   strlen(name), MAX_NAME_BYTES)));
+}
+
+/* Error 22023 unless word is one of a list. */
+static void
+check_word(const char *what, const char *word, int nwords,
+		   const char *const *words)
+{
+	char	   *list = "";
+
+	for (int i = 0; i < nwords; i++)
+	{
+		if (strcmp(word, words[i]) == 0)
+			return;
+		list = psprintf("%s%s%s", list, i > 0 ? ", " : "", words[i]);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("unknown %s \"%s\"", what, word),
+			 errhint("Use one of: %s.", list)));
+}
+
+static void
+refuse_yet(const char *what, const char *current, const char *needed)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s %s is not supported yet", what, current),
+			 errhint("Use %s %s.", what, needed)));
+}
+
+static void
+check_operations(List *operations)
+{
+	static const char *const words[] = {"insert", "update", "delete", "truncate"};
+	ListCell   *lc;
+
+	if (operations == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("operations must not be empty"),
+				 errhint("Use operations => '{insert}'.")));
+	foreach(lc, operations)
+	{
+		check_word("operation", lfirst(lc), lengthof(words), words);
+		if (ppl_definition_operation(lfirst(lc)) != PPL_OP_INSERT)
+			refuse_yet("operation", lfirst(lc), "insert");
+	}
+}
+
+static void
+check_columns(Oid relid, List *columns)
+{
+	ListCell   *lc;
+
+	foreach(lc, columns)
+	{
+		if (get_attnum(relid, lfirst(lc)) <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of source \"%s\" does not exist",
+							(char *) lfirst(lc), get_rel_name(relid)),
+					 errhint("Name columns of the source in partition_by.")));
+	}
+}
+
+static void
+check_positive(const char *what, int value)
+{
+	if (value < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s must be at least 1", what),
+				 errdetail("It is %d.", value)));
+}
+
+/*
+ * pipeline.add_stage(pipeline text, name text, kind text,
+ *		handler regprocedure, query text, isolate bool, workers int,
+ *		partition_by text[], on_error text, max_attempts int,
+ *		timeout interval)
+ */
+Datum
+pipeline_add_stage(PG_FUNCTION_ARGS)
+{
+	char	   *pipeline_name = ppl_args_text(fcinfo, 0, "pipeline");
+	char	   *name = ppl_args_text(fcinfo, 1, "name");
+	char	   *kind = ppl_args_text(fcinfo, 2, "kind");
+	char	   *handler;
+	char	   *query = ppl_args_text_or_null(fcinfo, 4);
+	PplPipeline *pipeline;
+	PplSqlResult *rows;
+
+	PreventCommandIfReadOnly("pipeline.add_stage");
+	check_name("stage", name);
+	check_stage_options(fcinfo);
+	handler = handler_signature(fcinfo, 3);
+	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
+							   AccessExclusiveLock);
+	ppl_check_same_path(pipeline);
+	ppl_access_bump_version(pipeline);
+
+	{
+		PplSqlArg	args[] = {
+			ppl_sql_arg_int(pipeline->pipeline_id),
+			ppl_sql_arg_text(name),
+			ppl_sql_arg_text(kind),
+			ppl_sql_arg_text(handler),
+			ppl_sql_arg_text(query),
+			ppl_sql_arg_text(ppl_args_text(fcinfo, 8, "on_error")),
+			ppl_sql_arg_int(ppl_args_int(fcinfo, 9, "max_attempts")),
+		};
+
+		rows = ppl_sql_run("INSERT INTO " PPL_STAGES
+						   " (pipeline_id, position, name, kind, handler, query,"
+						   " isolate, workers, on_error, max_attempts)"
+						   " SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4,"
+						   " $5, false, 1, $6, $7"
+						   " FROM " PPL_STAGES " WHERE pipeline_id = $1"
+						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
+						   " RETURNING stage_id",
+						   lengthof(args), args);
+	}
+	if (rows->nrows == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("stage \"%s\" of pipeline \"%s\" already exists", name,
+						pipeline_name),
+				 errhint("Choose another name, or SELECT pipeline.drop_stage(%s, %s);",
+						 quote_literal_cstr(pipeline_name),
+						 quote_literal_cstr(name))));
+	{
+		PplSqlArg	args[] = {
+			ppl_sql_arg_int(pipeline->pipeline_id),
+			ppl_sql_arg_int(ppl_sql_int(rows, 0, 0)),
+		};
+
+		(void) ppl_sql_run("INSERT INTO " PPL_STAGE_COUNTS
+						   " (pipeline_id, stage_id) VALUES ($1, $2)",
+						   lengthof(args), args);
+	}
+	ppl_access_audit(pipeline, "add_stage", "stage", name, "kind", kind,
+					 "handler", handler, "query", query, NULL);
+	finish_change(pipeline);
+	if (handler != NULL)
+		ppl_check_inlining(pipeline, handler);
+	PG_RETURN_VOID();
+}
+
+/* Check kind, isolate, workers, partition_by, on_error and the rest. */
+static void
+check_stage_options(FunctionCallInfo fcinfo)
+{
+	static const char *const kinds[] = {"validate", "enrich", "transform", "aggregate"};
+	static const char *const reactions[] = {"dead_letter", "halt", "skip"};
+	char	   *kind = ppl_args_text(fcinfo, 2, "kind");
+	int			workers = ppl_args_int(fcinfo, 6, "workers");
+
+	check_word("kind of stage", kind, lengthof(kinds), kinds);
+	if (strcmp(kind, "aggregate") == 0)
+		refuse_yet("kind", kind, "validate, enrich or transform");
+	if (PG_ARGISNULL(3) == PG_ARGISNULL(4))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a stage needs a handler or a query"),
+				 errdetail(PG_ARGISNULL(3) ? "Neither is given." : "Both are given."),
+				 errhint("Give handler => 'function(row type)' or query => 'SELECT ... FROM event'.")));
+	if (ppl_args_bool(fcinfo, 5, "isolate"))
+		refuse_yet("isolate", "true", "false");
+	check_positive("workers", workers);
+	if (workers > 1)
+		refuse_yet("workers", psprintf("%d", workers), "1");
+	if (!PG_ARGISNULL(7))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("partition_by of a stage is not supported yet"),
+				 errhint("Leave partition_by out.")));
+	check_word("on_error", ppl_args_text(fcinfo, 8, "on_error"),
+			   lengthof(reactions), reactions);
+	check_positive("max_attempts", ppl_args_int(fcinfo, 9, "max_attempts"));
+	if (!PG_ARGISNULL(10))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("timeout of a stage is not supported yet"),
+				 errhint("Leave timeout out.")));
+}
+
+/*
+ * The signature of a function, qualified all over, or NULL.
+ */
+static char *
+handler_signature(FunctionCallInfo fcinfo, int argno)
+{
+	Oid			oid;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	oid = PG_GETARG_OID(argno);
+	if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(oid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function with OID %u does not exist", oid),
+				 errhint("Name it with the type of its argument, as in 'f(t)'.")));
+	return format_procedure_qualified(oid);
+}
+
+/*
+ * Check the definition as it stands now, and have everybody told of it.
+ * Brings *pipeline up to date.
+ */
+static void
+finish_change(PplPipeline *pipeline)
+{
+	*pipeline = *ppl_access_reload(pipeline);
+	ppl_check_chain(pipeline);
+	ppl_access_announce(pipeline);
+}
+
+static PplSqlArg
+text_array_arg(FunctionCallInfo fcinfo, int argno)
+{
+	if (PG_ARGISNULL(argno))
+		return ppl_sql_arg_null(TEXTARRAYOID);
+	return ppl_sql_arg(TEXTARRAYOID, PG_GETARG_DATUM(argno));
+}
+
+/*
+ * pipeline.add_output(pipeline text, target regclass, name text,
+ *		transform regprocedure, mode text, key text[], isolate bool)
+ */
+Datum
+pipeline_add_output(PG_FUNCTION_ARGS)
+{
+	char	   *pipeline_name = ppl_args_text(fcinfo, 0, "pipeline");
+	Oid			target = ppl_args_oid(fcinfo, 1, "target");
+	char	   *name = ppl_args_text_or_null(fcinfo, 2);
+	char	   *transform;
+	PplPipeline *pipeline;
+	PplSqlResult *rows;
+
+	PreventCommandIfReadOnly("pipeline.add_output");
+	check_output_options(fcinfo);
+	transform = handler_signature(fcinfo, 3);
+	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
+							   AccessExclusiveLock);
+	if (transform != NULL)
+		ppl_check_same_path(pipeline);
+	ppl_definition_lock(0, ExclusiveLock);
+	ppl_check_target(target, pipeline->owner);
+	ppl_check_circle(pipeline, target);
+	if (name == NULL)
+		name = get_rel_name(target);
+	check_name("output", name);
+	ppl_access_bump_version(pipeline);
+
+	{
+		PplSqlArg	args[] = {
+			ppl_sql_arg_int(pipeline->pipeline_id),
+			ppl_sql_arg_text(name),
+			ppl_sql_arg(OIDOID, ObjectIdGetDatum(target)),
+			ppl_sql_arg_text(transform),
+			ppl_sql_arg_int(pipeline->version),
+		};
+
+		rows = ppl_sql_run("INSERT INTO " PPL_OUTPUTS
+						   " (pipeline_id, name, target, transform, mode,"
+						   " isolate, since)"
+						   " VALUES ($1, $2, $3, $4, 'append', false, $5)"
+						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
+						   " RETURNING output_id",
+						   lengthof(args), args);
+	}
+	if (rows->nrows == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("output \"%s\" of pipeline \"%s\" already exists", name,
+						pipeline_name),
+				 errhint("Give it another name with name => ..., or SELECT pipeline.drop_output(%s, %s);",
+						 quote_literal_cstr(pipeline_name),
+						 quote_literal_cstr(name))));
+	{
+		PplSqlArg	args[] = {
+			ppl_sql_arg_int(pipeline->pipeline_id),
+			ppl_sql_arg_int(ppl_sql_int(rows, 0, 0)),
+		};
+
+		(void) ppl_sql_run("INSERT INTO " PPL_COUNTS
+						   " (pipeline_id, output_id) VALUES ($1, $2)",
+						   lengthof(args), args);
+	}
+	ppl_access_audit(pipeline, "add_output", "output", name,
+					 "target", quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)),
+														  get_rel_name(target)),
+					 "transform", transform, NULL);
+	finish_change(pipeline);
+	if (transform != NULL)
+		ppl_check_inlining(pipeline, transform);
+	PG_RETURN_VOID();
+}
+
+/* Check mode, key and isolate. */
+static void
+check_output_options(FunctionCallInfo fcinfo)
+{
+	static const char *const modes[] = {"append", "upsert"};
+	char	   *mode = ppl_args_text_or_null(fcinfo, 4);
+
+	if (mode != NULL)
+		check_word("mode", mode, lengthof(modes), modes);
+	if (mode != NULL && strcmp(mode, "append") != 0)
+		refuse_yet("mode", mode, "append");
+	if (!PG_ARGISNULL(5))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("an output of mode append has no key"),
+				 errhint("Leave key out.")));
+	if (ppl_args_bool(fcinfo, 6, "isolate"))
+		refuse_yet("isolate", "true", "false");
+}
+
+/*
+ * pipeline.drop_stage(pipeline text, stage text)
+ */
+Datum
+pipeline_drop_stage(PG_FUNCTION_ARGS)
+{
+	char	   *pipeline_name = ppl_args_text(fcinfo, 0, "pipeline");
+	char	   *name = ppl_args_text(fcinfo, 1, "stage");
+	PplPipeline *pipeline;
+
+	PreventCommandIfReadOnly("pipeline.drop_stage");
+	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
+							   AccessExclusiveLock);
+	{
+		PplSqlArg	args[] = {
+			ppl_sql_arg_int(pipeline->pipeline_id),
+			ppl_sql_arg_text(name),
+		};
+		PplSqlResult *rows =
+		ppl_sql_run("WITH gone AS ("
+					" DELETE FROM " PPL_STAGES
+					" WHERE pipeline_id = $1 AND name = $2"
+					" RETURNING stage_id),"
+					" counts AS ("
+					" DELETE FROM " PPL_STAGE_COUNTS
+					" WHERE pipeline_id = $1"
+					" AND stage_id IN (SELECT stage_id FROM gone))"
+					" SELECT stage_id FROM gone",
+					lengthof(args), args);
+
+		if (rows->nrows == 0)
+			refuse_unknown("stage", name, pipeline, "stages");
+	}
+	ppl_access_bump_version(pipeline);
+	ppl_access_audit(pipeline, "drop_stage", "stage", name, NULL);
+	finish_change(pipeline);
+	PG_RETURN_VOID();
+}
+
+/*
+ * pipeline.drop_output(pipeline text, output text)
+ */
+Datum
+pipeline_drop_output(PG_FUNCTION_ARGS)
+{
+	char	   *pipeline_name = ppl_args_text(fcinfo, 0, "pipeline");
+	char	   *name = ppl_args_text(fcinfo, 1, "output");
+	PplPipeline *pipeline;
+
+	PreventCommandIfReadOnly("pipeline.drop_output");
+	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
+							   AccessExclusiveLock);
+	{
+		PplSqlArg	args[] = {
+			ppl_sql_arg_int(pipeline->pipeline_id),
+			ppl_sql_arg_text(name),
+		};
+		PplSqlResult *rows =
+		ppl_sql_run("WITH gone AS ("
+					" DELETE FROM " PPL_OUTPUTS
+					" WHERE pipeline_id = $1 AND name = $2"
+					" RETURNING output_id),"
+					" counts AS ("
+					" DELETE FROM " PPL_COUNTS
+					" WHERE pipeline_id = $1"
+					" AND output_id IN (SELECT output_id FROM gone))"
+					" SELECT output_id FROM gone",
+					lengthof(args), args);
+
+		if (rows->nrows == 0)
+			refuse_unknown("output", name, pipeline, "outputs");
+	}
+	if (pipeline->running && list_length(pipeline->outputs) == 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("output \"%s\" is the last one of pipeline \"%s\", which is started",
+						name, pipeline_name),
+				 errhint("SELECT pipeline.stop(%s); first, or add another output.",
+						 quote_literal_cstr(pipeline_name))));
+	ppl_access_bump_version(pipeline);
+	ppl_access_audit(pipeline, "drop_output", "output", name, NULL);
+	finish_change(pipeline);
+	PG_RETURN_VOID();
+}
+
+static void
+refuse_unknown(const char *what, const char *name,
+			   const PplPipeline *pipeline, const char *view)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("%s \"%s\" of pipeline \"%s\" does not exist", what, name,
+					pipeline->name),
+			 errhint("SELECT %s FROM pipeline.%s WHERE pipeline = %s; lists them.",
+					 what, view, quote_literal_cstr(pipeline->name))));
+}
+
+/*
+ * pipeline.drop_pipeline(name text, cascade bool)
+ */
+Datum
+pipeline_drop_pipeline(PG_FUNCTION_ARGS)
+{
+	char	   *name = ppl_args_text(fcinfo, 0, "name");
+	bool		cascade = ppl_args_bool(fcinfo, 1, "cascade");
+	PplPipeline *pipeline;
+
+	PreventCommandIfReadOnly("pipeline.drop_pipeline");
+	pipeline = ppl_access_open(name, PPL_RIGHT_ALTER, AccessExclusiveLock);
+	if (!cascade)
+		check_unread(pipeline);
+	{
+		PplSqlArg	args[] = {ppl_sql_arg_int(pipeline->pipeline_id)};
+
+		(void) ppl_sql_run("DELETE FROM " PPL_PIPELINES
+						   " WHERE pipeline_id = $1",
+						   lengthof(args), args);
+	}
+	ppl_access_audit(pipeline, "drop_pipeline", NULL);
+	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
+	if (pipeline->born)
+		ppl_control_emit(PPL_CONTROL_DROP, pipeline->pipeline_id,
+						 pipeline->version, pipeline->source, pipeline->owner,
+						 pipeline->operations);
+	PG_RETURN_VOID();
+}
+
+/* Error 2BP01 if another pipeline lives on what this one writes. */
+static void
+check_unread(const PplPipeline *pipeline)
+{
+	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline->pipeline_id)};
+	PplSqlResult *rows =
+	ppl_sql_run("SELECT string_agg(DISTINCT format('pipeline %I reads %s',"
+				" p.name, o.target), '; ')"
+				" FROM " PPL_OUTPUTS " o"
+				" JOIN " PPL_PIPELINES " p ON p.pipeline_id <> $1"
+				" AND (p.source = o.target OR p.source IN"
+				"  (SELECT t.relid FROM pg_partition_tree(o.target) t))"
+				" WHERE o.pipeline_id = $1",
+				lengthof(args), args);
+	char	   *readers = ppl_sql_text(rows, 0, 0);
+
+	if (readers != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop pipeline \"%s\" because others read its targets",
+						pipeline->name),
+				 errdetail("%s", readers),
+				 errhint("SELECT pipeline.drop_pipeline(%s, cascade => true); the others stay, without these events.",
+						 quote_literal_cstr(pipeline->name))));
+}

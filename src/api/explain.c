@@ -1,0 +1,103 @@
+/*-------------------------------------------------------------------------
+ *
+ * explain.c
+ *		pipeline.explain(): the statement of a pipeline, and its plans.
+ *
+ * Runs in the backend that asks.  The statement is compiled and planned with
+ * the rights of the pipeline's owner and the pipeline's search_path, so that
+ * it is what the pipeline's worker runs.  Nothing is executed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/compat.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+
+#include "api/access.h"
+#include "api/args.h"
+#include "catalog/owner.h"
+#include "worker/compile.h"
+#include "worker/explain.h"
+
+/* The two sizes of batches that workers have plans for. */
+#define SMALL_BATCH 10
+#define LARGE_BATCH 10000
+
+static void put_statement(ReturnSetInfo *result, const char *sql);
+static void put_plan(ReturnSetInfo *result, const char *headline,
+					 const PplStatement *statement, double events);
+static void put_line(ReturnSetInfo *result, const char *text);
+
+PPL_FUNCTION(pipeline_explain);
+
+/*
+ * pipeline.explain(name text, segment int) returns setof text
+ *
+ * For whoever may see the pipeline.
+ */
+Datum
+pipeline_explain(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	PplPipeline *pipeline;
+	PplStatement *statement;
+	PplElevation saved;
+
+	pipeline = ppl_access_open(ppl_args_text(fcinfo, 0, "name"),
+							   PPL_RIGHT_SEE, NoLock);
+	if (!PG_ARGISNULL(1) && PG_GETARG_INT32(1) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("pipeline \"%s\" has no segment %d", pipeline->name,
+						PG_GETARG_INT32(1)),
+				 errdetail("Its only segment is 1.")));
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	ppl_owner_begin(&saved, pipeline->owner, pipeline->search_path);
+	statement = ppl_compile(pipeline, pipeline->version);
+	put_statement(result, statement->sql);
+	put_plan(result, "plan for small batches", statement, SMALL_BATCH);
+	put_plan(result, "plan for large batches", statement, LARGE_BATCH);
+	ppl_owner_end(&saved);
+	return (Datum) 0;
+}
+
+static void
+put_statement(ReturnSetInfo *result, const char *sql)
+{
+	char	   *copy = pstrdup(sql);
+	char	   *end;
+
+	while ((end = strchr(copy, '\n')) != NULL)
+	{
+		*end = '\0';
+		put_line(result, copy);
+		copy = end + 1;
+	}
+}
+
+static void
+put_plan(ReturnSetInfo *result, const char *headline,
+		 const PplStatement *statement, double events)
+{
+	List	   *lines = ppl_explain_plan(statement, events);
+	ListCell   *lc;
+
+	put_line(result, "");
+	put_line(result, psprintf("%s (%.0f events)", headline, events));
+	foreach(lc, lines)
+		put_line(result, lfirst(lc));
+}
+
+static void
+put_line(ReturnSetInfo *result, const char *text)
+{
+	Datum		value = CStringGetTextDatum(text);
+	bool		isnull = false;
+
+	tuplestore_putvalues(result->setResult, result->setDesc, &value, &isnull);
+}

@@ -1,0 +1,172 @@
+/*
+ * wait.c
+ *		Wait until a pipeline has processed what is committed.
+ *
+ * Runs in the caller's backend.  Sleeps on the condition variable of the
+ * database, which capture and workers broadcast when a position moves; takes
+ * no lock while it sleeps and serves interrupts.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+
+#include "api/access.h"
+#include "api/args.h"
+#include "base/shm.h"
+#include "capture/wake.h"
+#include "catalog/names.h"
+
+/* One sleep; a longer timeout takes several. */
+#define MAX_SLEEP_MS (60 * 60 * 1000)
+
+PPL_FUNCTION(pipeline_wait_for);
+
+static TimestampTz wait_until(FunctionCallInfo fcinfo, int argno);
+static XLogRecPtr before_page_header(XLogRecPtr lsn);
+static bool wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
+						   TimestampTz until);
+static bool is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn);
+
+/*
+ * pipeline.wait_for(name text, lsn pg_lsn, timeout interval)
+ */
+Datum
+pipeline_wait_for(PG_FUNCTION_ARGS)
+{
+	char	   *name = ppl_args_text(fcinfo, 0, "name");
+	TimestampTz until = wait_until(fcinfo, 2);
+	PplPipeline *pipeline;
+	PplDatabase *db;
+	XLogRecPtr	lsn;
+
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("pipeline.wait_for cannot be called in a transaction that keeps one snapshot"),
+				 errdetail("The isolation level is %s, in which what the pipeline commits is not visible; needed is read committed.",
+						   IsolationIsSerializable() ? "serializable" : "repeatable read"),
+				 errhint("BEGIN ISOLATION LEVEL READ COMMITTED;")));
+	PreventCommandDuringRecovery("pipeline.wait_for");
+
+	pipeline = ppl_access_open(name, PPL_RIGHT_SEE, NoLock);
+	if (!pipeline->born)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pipeline \"%s\" was never started", name),
+				 errhint("SELECT pipeline.start(%s);", quote_literal_cstr(name))));
+
+	db = ppl_shared ? ppl_database_find(MyDatabaseId) : NULL;
+	if (db == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no capture process serves this database"),
+				 errhint("SELECT pipeline.start(%s); says what is missing.",
+						 quote_literal_cstr(name))));
+
+	/* Whatever is visible to somebody by now has its commit before this. */
+	lsn = PG_ARGISNULL(1) ? GetXLogInsertRecPtr() : PG_GETARG_LSN(1);
+	PG_RETURN_BOOL(wait_processed(db, pipeline->pipeline_id,
+								  before_page_header(lsn), until));
+}
+
+/* The end of the wait; without a timeout, never. */
+static TimestampTz
+wait_until(FunctionCallInfo fcinfo, int argno)
+{
+	if (PG_ARGISNULL(argno))
+		return DT_NOEND;
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												   TimestampTzGetDatum(GetCurrentTimestamp()),
+												   IntervalPGetDatum(PG_GETARG_INTERVAL_P(argno))));
+}
+
+/*
+ * When a record ends with its page, the insert pointer is reported behind the
+ * header of the next page, where no record ends.
+ */
+static XLogRecPtr
+before_page_header(XLogRecPtr lsn)
+{
+	if (XLogSegmentOffset(lsn, wal_segment_size) == SizeOfXLogLongPHD)
+		return lsn - SizeOfXLogLongPHD;
+	if (XLogSegmentOffset(lsn, wal_segment_size) > XLOG_BLCKSZ &&
+		lsn % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		return lsn - SizeOfXLogShortPHD;
+	return lsn;
+}
+
+static bool
+wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
+			   TimestampTz until)
+{
+	bool		done;
+	bool		woken = false;
+
+	ConditionVariablePrepareToSleep(&db->changed);
+	for (;;)
+	{
+		XLogRecPtr	wanted;
+		long		timeout;
+
+		done = is_processed(db, pipeline_id, lsn);
+		if (done)
+			break;
+
+		/* have what is not flushed yet decoded too, but not the future */
+		wanted = Min(lsn, before_page_header(GetXLogInsertRecPtr()));
+		if (!woken || pg_atomic_read_u64(&db->wanted_lsn) < wanted)
+			ppl_wake_capture(db, wanted);
+		woken = true;
+
+		timeout = Min(MAX_SLEEP_MS,
+					  TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													  until));
+		if (timeout <= 0)
+			break;
+		(void) ConditionVariableTimedSleep(&db->changed, timeout,
+										   PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+	return done;
+}
+
+/*
+ * Has every worker of a pipeline done all commits up to lsn?  First what is
+ * decoded, then what is done: a worker counts as having done it all when
+ * nothing of what was decoded is left for it.
+ */
+static bool
+is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
+{
+	bool		found = false;
+	bool		behind = false;
+
+	if (pg_atomic_read_u64(&db->decoded_lsn) < lsn)
+		return false;
+	pg_read_barrier();
+
+	LWLockAcquire(ppl_shared->lock, LW_SHARED);
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
+			consumer->pipeline_id != pipeline_id)
+			continue;
+		found = true;
+		if (pg_atomic_read_u64(&consumer->processed_lsn) < lsn &&
+			!ppl_consumer_caught_up(consumer))
+			behind = true;
+	}
+	LWLockRelease(ppl_shared->lock);
+	return found && !behind;
+}

@@ -1,0 +1,70 @@
+/*
+ * guc.c
+ *		Settings of the extension, in alphabetical order.
+ *
+ * Those that size shared memory need a restart; the others are read again by
+ * every process on reload, between two batches.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+#include "base/guc.h"
+
+#define PPL_MAX_DATABASES	1024
+#define PPL_MAX_SEGMENTS	65536
+#define PPL_MAX_BATCH_ROWS	1000000
+#define PPL_MAX_BATCH_KB	(1024 * 1024)
+
+int			ppl_guc_batch_bytes = 16 * 1024;
+int			ppl_guc_batch_rows = 10000;
+int			ppl_guc_max_databases = 16;
+int			ppl_guc_max_segments = 1024;
+int			ppl_guc_worker_idle_timeout = 60 * 1000;
+
+/*
+ * Define all settings.  Called once, while shared_preload_libraries is loaded.
+ */
+void
+ppl_guc_define(void)
+{
+	DefineCustomIntVariable("pipeline.batch_bytes",
+							"Events that one statement takes, in bytes of their rows",
+							"A larger transaction is taken in several statements.",
+							&ppl_guc_batch_bytes,
+							16 * 1024, 64, PPL_MAX_BATCH_KB,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pipeline.batch_rows",
+							"Events that one statement takes",
+							"A larger transaction is taken in several statements.",
+							&ppl_guc_batch_rows,
+							10000, 1, PPL_MAX_BATCH_ROWS,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pipeline.max_databases",
+							"Databases of this server that can hold the extension",
+							NULL,
+							&ppl_guc_max_databases,
+							16, 1, PPL_MAX_DATABASES,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pipeline.max_segments",
+							"Segments of pipelines that can be started on this server",
+							"A pipeline without an isolated stage is one segment.",
+							&ppl_guc_max_segments,
+							1024, 1, PPL_MAX_SEGMENTS,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pipeline.worker_idle_timeout",
+							"Time without events after which a worker process ends",
+							"It is started again when events arrive. Zero means never.",
+							&ppl_guc_worker_idle_timeout,
+							60 * 1000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("pipeline");
+}

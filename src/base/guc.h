@@ -1,0 +1,16 @@
+/*
+ * guc.h
+ *		Settings of the extension, all defined in guc.c.
+ */
+#ifndef PPL_GUC_H
+#define PPL_GUC_H
+
+extern int	ppl_guc_batch_bytes;	/* kB */
+extern int	ppl_guc_batch_rows;
+extern int	ppl_guc_max_databases;
+extern int	ppl_guc_max_segments;
+extern int	ppl_guc_worker_idle_timeout;	/* ms, 0 = never */
+
+extern void ppl_guc_define(void);
+
+#endif							/* PPL_GUC_H */

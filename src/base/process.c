@@ -1,0 +1,167 @@
+/*
+ * process.c
+ *		Attaching to shared memory, waiting, leaving: for our three kinds of
+ *		processes.
+ *
+ * A process attaches before it connects to a database, under the generation
+ * that the launcher gave it; a second process for the same place finds the
+ * place taken and leaves.  It detaches in before_shmem_exit, whatever ends it.
+ * (One that is killed takes the whole server through a restart, which empties
+ * shared memory.)  How it ended decides how long the launcher waits before it
+ * starts the next one.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "base/process.h"
+
+#define PPL_BACKOFF_FIRST_MS	100
+#define PPL_BACKOFF_MAX_MS		(60 * 1000)
+
+/* State of this process. */
+static struct
+{
+	PplProcess *process;		/* where it is attached */
+	bool		clean;			/* it leaves because it wants to */
+}			self;
+
+static void detach(int code, Datum arg);
+
+/*
+ * Install the signal handlers and unblock signals: SIGTERM ends the process
+ * at the next CHECK_FOR_INTERRUPTS, SIGINT cancels what it does, SIGHUP has
+ * the configuration read between two pieces of work.
+ */
+void
+ppl_process_signals(void)
+{
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, StatementCancelHandler);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+}
+
+/*
+ * Take a place.  False if the order is out of date or the place is taken;
+ * the caller then ends with code 0.  Takes shared->lock.
+ */
+bool
+ppl_process_attach(PplProcess *process, uint64 generation)
+{
+	bool		attached = false;
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	if (process->pid == 0 && process->generation == generation)
+	{
+		process->pid = MyProcPid;
+		process->ordered = false;
+		process->started_at = GetCurrentTimestamp();
+		pg_atomic_write_u32(&process->procno, MyProc->pgprocno);
+		attached = true;
+	}
+	LWLockRelease(ppl_shared->lock);
+
+	if (attached)
+	{
+		self.process = process;
+		before_shmem_exit(detach, (Datum) 0);
+	}
+	return attached;
+}
+
+static void
+detach(int code, Datum arg)
+{
+	PplProcess *process = self.process;
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	pg_atomic_write_u32(&process->procno, PPL_NO_PROC);
+	process->pid = 0;
+	if (self.clean)
+	{
+		process->failures = 0;
+		process->not_before = 0;
+	}
+	else
+	{
+		int			shift = Min(process->failures, 16);
+		int64		delay = Min((int64) PPL_BACKOFF_FIRST_MS << shift,
+								PPL_BACKOFF_MAX_MS);
+
+		process->failures++;
+		process->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														  delay);
+	}
+	LWLockRelease(ppl_shared->lock);
+
+	if (process != &ppl_shared->launcher)
+		ppl_wake_launcher();
+}
+
+/*
+ * Leave for good: the launcher need not wait before it starts a successor.
+ */
+void
+ppl_process_exit(void)
+{
+	self.clean = true;
+	proc_exit(0);
+}
+
+/*
+ * This process does useful work: forget earlier failures of its place.
+ */
+void
+ppl_process_steady(void)
+{
+	if (self.process->failures == 0)
+		return;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	self.process->failures = 0;
+	LWLockRelease(ppl_shared->lock);
+}
+
+/*
+ * Handle what arrived: interrupts, and a reload of the configuration.  True
+ * if the configuration was read anew.
+ */
+bool
+ppl_process_interrupts(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Sleep until the latch is set or the time is over (-1 = no limit), then
+ * handle interrupts.  The caller tests its conditions afterwards.
+ */
+void
+ppl_process_wait(long timeout_ms)
+{
+	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+
+	if (timeout_ms >= 0)
+		events |= WL_TIMEOUT;
+	(void) WaitLatch(MyLatch, events, timeout_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	(void) ppl_process_interrupts();
+}

@@ -1,0 +1,25 @@
+/*
+ * process.h
+ *		What launcher, capture and workers have in common as processes.
+ */
+#ifndef PPL_PROCESS_H
+#define PPL_PROCESS_H
+
+#include "base/shm.h"
+
+/* Travels in bgw_extra: which order of the launcher this process answers. */
+typedef struct PplOrder
+{
+	uint64		generation;
+	Oid			dboid;
+	int32		pipeline_id;
+} PplOrder;
+
+extern void ppl_process_signals(void);
+extern bool ppl_process_attach(PplProcess *process, uint64 generation);
+extern void ppl_process_exit(void) pg_attribute_noreturn();
+extern void ppl_process_steady(void);
+extern void ppl_process_wait(long timeout_ms);
+extern bool ppl_process_interrupts(void);
+
+#endif							/* PPL_PROCESS_H */

@@ -1,0 +1,313 @@
+/*
+ * shm.c
+ *		Shared memory of the extension: size, creation, look-ups, wake-ups.
+ *
+ * Made by the postmaster while it starts (and again after a crash, empty: all
+ * that must survive is in tables and in the slot).  See shm.h for the locks.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "base/failpoint.h"
+#include "base/guc.h"
+#include "base/shm.h"
+
+#define PPL_TRANCHE_NAME "pipeline"
+
+PplShared  *ppl_shared = NULL;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+static void shm_request(void);
+static void shm_startup(void);
+static void process_init(PplProcess *process);
+static void database_reset(PplDatabase *db);
+static void consumer_reset(PplConsumer *consumer);
+
+/*
+ * Chain the hooks that reserve and create the shared memory.
+ */
+void
+ppl_shm_install(void)
+{
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shm_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shm_startup;
+}
+
+static Size
+shm_size(void)
+{
+	Size		size = MAXALIGN(sizeof(PplShared));
+
+	size = add_size(size, MAXALIGN(mul_size(ppl_guc_max_databases,
+											sizeof(PplDatabase))));
+	size = add_size(size, MAXALIGN(mul_size(ppl_guc_max_segments,
+											sizeof(PplConsumer))));
+	return size;
+}
+
+static void
+shm_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+
+	RequestAddinShmemSpace(shm_size());
+	RequestAddinShmemSpace(ppl_failpoint_shmem_size());
+	RequestNamedLWLockTranche(PPL_TRANCHE_NAME, 1);
+}
+
+static void
+shm_startup(void)
+{
+	bool		found;
+	char	   *base;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	base = ShmemInitStruct("pipeline", shm_size(), &found);
+	ppl_shared = (PplShared *) base;
+	if (!found)
+	{
+		memset(base, 0, shm_size());
+		ppl_shared->lock = &GetNamedLWLockTranche(PPL_TRANCHE_NAME)->lock;
+		ppl_shared->epoch = (uint64) GetCurrentTimestamp();
+		process_init(&ppl_shared->launcher);
+		pg_atomic_init_u64(&ppl_shared->next_segment_lsn, 0);
+		ppl_shared->ndatabases = ppl_guc_max_databases;
+		ppl_shared->nconsumers = ppl_guc_max_segments;
+
+		base += MAXALIGN(sizeof(PplShared));
+		ppl_shared->databases = (PplDatabase *) base;
+		for (int i = 0; i < ppl_shared->ndatabases; i++)
+		{
+			database_reset(&ppl_shared->databases[i]);
+			ConditionVariableInit(&ppl_shared->databases[i].changed);
+		}
+
+		base += MAXALIGN(mul_size(ppl_shared->ndatabases, sizeof(PplDatabase)));
+		ppl_shared->consumers = (PplConsumer *) base;
+		for (int i = 0; i < ppl_shared->nconsumers; i++)
+			consumer_reset(&ppl_shared->consumers[i]);
+	}
+	ppl_failpoint_shmem_init();
+	LWLockRelease(AddinShmemInitLock);
+}
+
+static void
+process_init(PplProcess *process)
+{
+	uint64		generation = process->generation;
+
+	memset(process, 0, sizeof(*process));
+	process->generation = generation;
+	pg_atomic_init_u32(&process->procno, PPL_NO_PROC);
+}
+
+/* All but the condition variable, on which somebody may still be waiting. */
+static void
+database_reset(PplDatabase *db)
+{
+	db->dboid = InvalidOid;
+	db->state = PPL_DB_CHECK;
+	process_init(&db->capture);
+	memset(&db->error, 0, sizeof(db->error));
+	db->slot_lsn = InvalidXLogRecPtr;
+	db->next_segno = Max(db->next_segno, 1);
+	db->recheck = false;
+	db->secret = 0;
+	pg_atomic_init_u64(&db->spool_start, 0);
+	pg_atomic_init_u64(&db->spool_end, 0);
+	pg_atomic_init_u64(&db->decoded_lsn, 0);
+	pg_atomic_init_u64(&db->confirmed_lsn, 0);
+	pg_atomic_init_u64(&db->wanted_lsn, 0);
+	pg_atomic_init_u32(&db->has_consumers, 0);
+	pg_atomic_init_u32(&db->capture_asleep, 0);
+	pg_atomic_init_u64(&db->transactions, 0);
+}
+
+static void
+consumer_reset(PplConsumer *consumer)
+{
+	uint64		generation = consumer->process.generation;
+
+	memset(consumer, 0, sizeof(*consumer));
+	consumer->process.generation = generation;
+	process_init(&consumer->process);
+	pg_atomic_init_u64(&consumer->commit_end, 0);
+	pg_atomic_init_u64(&consumer->processed_lsn, 0);
+	pg_atomic_init_u64(&consumer->read_pos, 0);
+	pg_atomic_init_u64(&consumer->pending_pos, 0);
+	pg_atomic_init_u64(&consumer->confirm_lsn, 0);
+	pg_atomic_init_u64(&consumer->batches, 0);
+	pg_atomic_init_u64(&consumer->retries, 0);
+	pg_atomic_init_u64(&consumer->last_commit_time, 0);
+	for (int i = 0; i < PPL_LATENCY_BUCKETS; i++)
+		pg_atomic_init_u64(&consumer->latency[i], 0);
+}
+
+/*
+ * Set the latch of the process whose number is in *procno, if there is one.
+ * Needs no lock.
+ */
+void
+ppl_wake(pg_atomic_uint32 *procno)
+{
+	uint32		number = pg_atomic_read_u32(procno);
+
+	if (number != PPL_NO_PROC)
+		SetLatch(&ProcGlobal->allProcs[number].procLatch);
+}
+
+/*
+ * Have the launcher look at all processes once more.
+ */
+void
+ppl_wake_launcher(void)
+{
+	ppl_wake(&ppl_shared->launcher.procno);
+}
+
+/*
+ * Raise *target to value; never lowers it.  Says whether it was raised.
+ */
+bool
+ppl_atomic_max(pg_atomic_uint64 *target, uint64 value)
+{
+	uint64		old = pg_atomic_read_u64(target);
+
+	while (old < value)
+	{
+		if (pg_atomic_compare_exchange_u64(target, &old, value))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The entry of a database, or NULL.  Needs no lock: the caller must be
+ * connected to the database, hold shared->lock, or be able to bear that the
+ * entry is given up at any moment.
+ */
+PplDatabase *
+ppl_database_find(Oid dboid)
+{
+	for (int i = 0; i < ppl_shared->ndatabases; i++)
+	{
+		if (ppl_shared->databases[i].dboid == dboid)
+			return &ppl_shared->databases[i];
+	}
+	return NULL;
+}
+
+/*
+ * Have somebody look whether a database has the extension, and wake the
+ * launcher.  False if all entries are in use.  Takes shared->lock.
+ */
+bool
+ppl_database_request(Oid dboid)
+{
+	PplDatabase *db;
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	db = ppl_database_find(dboid);
+	if (db == NULL && (db = ppl_database_find(InvalidOid)) != NULL)
+	{
+		database_reset(db);
+		db->dboid = dboid;
+	}
+	if (db != NULL)
+	{
+		db->recheck = true;
+		db->capture.not_before = 0;
+	}
+	LWLockRelease(ppl_shared->lock);
+
+	if (db != NULL)
+		ppl_wake(&db->capture.procno);
+	ppl_wake_launcher();
+	return db != NULL;
+}
+
+/*
+ * The entry of one worker's share of a pipeline, or NULL.  Caller holds
+ * shared->lock, or can bear that the entry is given up at any moment.
+ */
+PplConsumer *
+ppl_consumer_find(Oid dboid, int32 pipeline_id, int32 segment, int32 partition)
+{
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid == dboid &&
+			consumer->pipeline_id == pipeline_id &&
+			consumer->segment == segment &&
+			consumer->partition == partition &&
+			!consumer->dropped)
+			return consumer;
+	}
+	return NULL;
+}
+
+/*
+ * Take a free entry, zeroed but for its identity; NULL if all are in use.
+ * Caller holds shared->lock exclusively and found no entry before.
+ */
+PplConsumer *
+ppl_consumer_create(Oid dboid, int32 pipeline_id, int32 segment, int32 partition)
+{
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (OidIsValid(consumer->dboid))
+			continue;
+		consumer_reset(consumer);
+		consumer->pipeline_id = pipeline_id;
+		consumer->segment = segment;
+		consumer->partition = partition;
+		consumer->dboid = dboid;
+		return consumer;
+	}
+	return NULL;
+}
+
+/*
+ * Has this consumer done every record that was ever meant for it?  The order
+ * of the two reads makes the answer safe: a record that is appended meanwhile
+ * only turns a yes into the yes of a moment ago.
+ */
+bool
+ppl_consumer_caught_up(PplConsumer *consumer)
+{
+	uint64		pending = pg_atomic_read_u64(&consumer->pending_pos);
+
+	pg_read_barrier();
+	return pg_atomic_read_u64(&consumer->read_pos) >= pending;
+}
+
+/*
+ * Note an error for others to see.  Caller holds shared->lock exclusively.
+ */
+void
+ppl_error_set(PplError *target, int sqlstate, const char *message,
+			  const char *hint)
+{
+	target->sqlstate = sqlstate;
+	target->at = GetCurrentTimestamp();
+	strlcpy(target->message, message ? message : "", PPL_ERROR_LEN);
+	strlcpy(target->hint, hint ? hint : "", PPL_ERROR_LEN);
+}

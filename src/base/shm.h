@@ -1,0 +1,144 @@
+/*
+ * shm.h
+ *		All shared memory of the extension: one struct, one lock, atomics.
+ *
+ * Locks: shared->lock (LWLock) protects every field not marked atomic.  It is
+ * a leaf: nothing else is acquired, no catalog read and no wait happens under
+ * it.  Atomics are published in the order given beside them.
+ *
+ * Processes are woken by ppl_wake(procno): PGPROC structs never move, and a
+ * latch set by mistake costs its owner one turn of a loop.
+ */
+#ifndef PPL_SHM_H
+#define PPL_SHM_H
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+
+#define PPL_NO_PROC PG_UINT32_MAX
+#define PPL_ERROR_LEN 512
+#define PPL_LATENCY_BUCKETS 64
+
+typedef enum PplDatabaseState
+{
+	PPL_DB_CHECK = 1,			/* is the extension there? capture finds out */
+	PPL_DB_SLOT,				/* capture is building the slot */
+	PPL_DB_READY,				/* the slot is consistent, definitions work */
+	PPL_DB_FAILED,				/* capture cannot work, error says why */
+	PPL_DB_GONE,				/* no extension; the launcher frees the entry */
+	PPL_DB_CLOSING				/* DROP DATABASE is under way */
+} PplDatabaseState;
+
+typedef enum PplWorkerState
+{
+	PPL_WORKER_IDLE = 0,		/* no process, none needed */
+	PPL_WORKER_WAITING,			/* needs a process and found none free */
+	PPL_WORKER_STARTING,
+	PPL_WORKER_RUNNING,
+	PPL_WORKER_RETRYING,
+	PPL_WORKER_FAILED,
+	PPL_WORKER_LOST
+} PplWorkerState;
+
+/* How the launcher stands with one background process. */
+typedef struct PplProcess
+{
+	pid_t		pid;			/* 0 = none attached */
+	uint64		generation;		/* grows with each start that was ordered */
+	bool		ordered;		/* registered, not attached yet */
+	int			failures;		/* in a row */
+	TimestampTz not_before;		/* back-off */
+	TimestampTz started_at;
+	pg_atomic_uint32 procno;	/* PPL_NO_PROC = none */
+} PplProcess;
+
+typedef struct PplError
+{
+	int			sqlstate;		/* 0 = no error */
+	TimestampTz at;
+	char		message[PPL_ERROR_LEN];
+	char		hint[PPL_ERROR_LEN];
+} PplError;
+
+typedef struct PplDatabase
+{
+	Oid			dboid;			/* InvalidOid = free */
+	PplDatabaseState state;
+	PplProcess	capture;
+	PplError	error;
+	XLogRecPtr	slot_lsn;		/* where the slot was made */
+	uint32		next_segno;		/* first segment of the next capture */
+	bool		recheck;		/* CREATE or DROP EXTENSION committed */
+	uint64		secret;			/* of control messages; 0 = not known yet */
+	/* atomics; capture publishes spool_end before decoded_lsn */
+	pg_atomic_uint64 spool_start;	/* nothing before it can be read */
+	pg_atomic_uint64 spool_end;
+	pg_atomic_uint64 decoded_lsn;	/* all commits up to here are in the spool */
+	pg_atomic_uint64 confirmed_lsn; /* of the slot */
+	pg_atomic_uint64 wanted_lsn;	/* highest commit end a backend published */
+	pg_atomic_uint32 has_consumers; /* else commits wake only once a segment */
+	pg_atomic_uint32 capture_asleep;	/* 1 = needs its latch set */
+	pg_atomic_uint64 transactions;	/* replayed by this capture */
+	ConditionVariable changed;	/* state, decoded_lsn or a consumer moved */
+} PplDatabase;
+
+/* One per (pipeline, segment, partition); made and removed by capture. */
+typedef struct PplConsumer
+{
+	Oid			dboid;			/* InvalidOid = free */
+	int32		pipeline_id;
+	int32		segment;
+	int32		partition;
+	Oid			owner;
+	Oid			source;
+	bool		running;		/* what its owner asked for */
+	bool		dropped;
+	PplWorkerState state;
+	PplProcess	process;
+	PplError	error;
+	/* atomics; the worker publishes commit_end, then the two positions */
+	pg_atomic_uint64 commit_end;	/* WAL end of its last commit */
+	pg_atomic_uint64 processed_lsn; /* all transactions ending before are done */
+	pg_atomic_uint64 read_pos;	/* spool position after the last done record */
+	pg_atomic_uint64 pending_pos;	/* end of the last record meant for it */
+	pg_atomic_uint64 confirm_lsn;	/* capture only: the slot may go up to here */
+	/* statistics since the slot was taken */
+	pg_atomic_uint64 batches;
+	pg_atomic_uint64 retries;
+	pg_atomic_uint64 last_commit_time;	/* of the last event done */
+	pg_atomic_uint64 latency[PPL_LATENCY_BUCKETS];	/* events by commit to visible */
+} PplConsumer;
+
+typedef struct PplShared
+{
+	LWLock	   *lock;
+	uint64		epoch;			/* this start of shared memory */
+	PplProcess	launcher;
+	bool		rescan;			/* a database was created */
+	pg_atomic_uint64 next_segment_lsn;	/* commits beyond wake every capture */
+	int			ndatabases;		/* slots, used or not */
+	int			nconsumers;
+	PplDatabase *databases;
+	PplConsumer *consumers;
+} PplShared;
+
+extern PplShared *ppl_shared;	/* NULL when not preloaded */
+
+extern void ppl_shm_install(void);
+extern void ppl_wake(pg_atomic_uint32 *procno);
+extern void ppl_wake_launcher(void);
+extern bool ppl_atomic_max(pg_atomic_uint64 *target, uint64 value);
+extern PplDatabase *ppl_database_find(Oid dboid);
+extern bool ppl_database_request(Oid dboid);
+extern PplConsumer *ppl_consumer_find(Oid dboid, int32 pipeline_id,
+									  int32 segment, int32 partition);
+extern PplConsumer *ppl_consumer_create(Oid dboid, int32 pipeline_id,
+										int32 segment, int32 partition);
+extern bool ppl_consumer_caught_up(PplConsumer *consumer);
+extern void ppl_error_set(PplError *target, int sqlstate, const char *message,
+						  const char *hint);
+
+#endif							/* PPL_SHM_H */

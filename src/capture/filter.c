@@ -1,0 +1,432 @@
+/*
+ * filter.c
+ *		Which relations are wanted, and by which consumers.
+ *
+ * Capture alone runs this.  The filter is read from the definitions when
+ * capture starts and changed afterwards by control messages only, at their
+ * place in the commit order.  It may want more than a definition did at that
+ * position (a restart re-reads WAL with today's definitions): workers skip by
+ * position, so more is harmless and less would be a loss.
+ *
+ * The consumers' entries in shared memory are made and dropped here, too.
+ * Memory: everything lives in the context "pipeline filter".
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/shm.h"
+#include "capture/filter.h"
+#include "catalog/definition.h"
+
+/* A consumer as capture sees it. */
+typedef struct FilterConsumer
+{
+	PplConsumer *shared;
+	Oid			source;
+	uint16		operations;
+} FilterConsumer;
+
+/* State of the filter. */
+static struct
+{
+	MemoryContext context;
+	HTAB	   *sources;		/* PplSource by relid */
+	List	   *consumers;		/* FilterConsumer * */
+	PplDatabase *db;
+	bool		wake_launcher;	/* at the next publication */
+}			self;
+
+static void relcache_callback(Datum arg, Oid relid);
+static FilterConsumer *want(int32 pipeline_id, Oid source, Oid owner,
+							uint16 operations);
+static void unwant(FilterConsumer *consumer);
+static void count_operations(void);
+
+/*
+ * Prepare an empty filter for this process's database.
+ */
+void
+ppl_filter_init(void)
+{
+	HASHCTL		ctl;
+
+	self.db = ppl_database_find(MyDatabaseId);
+	self.context = AllocSetContextCreate(TopMemoryContext, "pipeline filter",
+										 ALLOCSET_DEFAULT_SIZES);
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(PplSource);
+	ctl.hcxt = self.context;
+	self.sources = hash_create("pipeline sources", 64, &ctl,
+							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+}
+
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS scan;
+	PplSource  *source;
+
+	if (OidIsValid(relid))
+	{
+		source = hash_search(self.sources, &relid, HASH_FIND, NULL);
+		if (source)
+			source->stale = true;
+		return;
+	}
+	hash_seq_init(&scan, self.sources);
+	while ((source = hash_seq_search(&scan)) != NULL)
+		source->stale = true;
+}
+
+/*
+ * Read all definitions that were born and give each its entry in shared
+ * memory; entries of definitions that are gone are dropped.  Nothing may be
+ * confirmed for them beyond confirmed until they prove otherwise; the spool
+ * begins anew at start.  Runs a transaction of its own.
+ */
+void
+ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
+{
+	ListCell   *lc;
+	MemoryContext oldcontext = CurrentMemoryContext;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	foreach(lc, ppl_definition_load_born())
+	{
+		PplPipeline *pipeline = lfirst(lc);
+		FilterConsumer *consumer = want(pipeline->pipeline_id, pipeline->source,
+										pipeline->owner, pipeline->operations);
+
+		pg_atomic_write_u64(&consumer->shared->confirm_lsn, confirmed);
+		ppl_atomic_max(&consumer->shared->read_pos, start);
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		consumer->shared->running = pipeline->running;
+		LWLockRelease(ppl_shared->lock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(oldcontext);
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *shared = &ppl_shared->consumers[i];
+		bool		known = false;
+
+		if (shared->dboid != MyDatabaseId)
+			continue;
+		foreach(lc, self.consumers)
+			known |= ((FilterConsumer *) lfirst(lc))->shared == shared;
+		if (!known)
+			shared->dropped = true;
+	}
+	LWLockRelease(ppl_shared->lock);
+}
+
+/*
+ * The entry of a relation if somebody wants it, else NULL.
+ */
+PplSource *
+ppl_filter_lookup(Oid relid)
+{
+	PplSource  *source = hash_search(self.sources, &relid, HASH_FIND, NULL);
+
+	return (source && source->operations != 0) ? source : NULL;
+}
+
+/*
+ * See to it that desc and schema_version are those of relation as it is under
+ * the current (historic) snapshot.
+ */
+void
+ppl_filter_check_schema(PplSource *source, Relation relation)
+{
+	MemoryContext oldcontext;
+
+	if (!source->stale)
+		return;
+	if (source->desc == NULL ||
+		!equalTupleDescs(source->desc, RelationGetDescr(relation)))
+	{
+		oldcontext = MemoryContextSwitchTo(self.context);
+		if (source->desc)
+			FreeTupleDesc(source->desc);
+		source->desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
+		source->schema_version++;
+		MemoryContextSwitchTo(oldcontext);
+	}
+	source->stale = false;
+}
+
+/* Find or make the consumer of a definition, here and in shared memory. */
+static FilterConsumer *
+want(int32 pipeline_id, Oid source, Oid owner, uint16 operations)
+{
+	FilterConsumer *consumer = NULL;
+	PplConsumer *shared;
+	ListCell   *lc;
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	shared = ppl_consumer_find(MyDatabaseId, pipeline_id, 0, 0);
+	if (shared == NULL)
+		shared = ppl_consumer_create(MyDatabaseId, pipeline_id, 0, 0);
+	if (shared != NULL)
+	{
+		shared->owner = owner;
+		shared->source = source;
+	}
+	LWLockRelease(ppl_shared->lock);
+	if (shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many started pipelines"),
+				 errdetail("pipeline.max_segments is %d.", ppl_shared->nconsumers),
+				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; and restart the server.",
+						 ppl_shared->nconsumers * 2)));
+
+	foreach(lc, self.consumers)
+	{
+		if (((FilterConsumer *) lfirst(lc))->shared == shared)
+			consumer = lfirst(lc);
+	}
+	if (consumer == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(self.context);
+
+		consumer = palloc0(sizeof(*consumer));
+		self.consumers = lappend(self.consumers, consumer);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	consumer->shared = shared;
+	consumer->source = source;
+	consumer->operations = operations;
+	count_operations();
+	return consumer;
+}
+
+static void
+unwant(FilterConsumer *consumer)
+{
+	self.consumers = list_delete_ptr(self.consumers, consumer);
+	pfree(consumer);
+	count_operations();
+}
+
+/* Work out anew what is wanted of each relation. */
+static void
+count_operations(void)
+{
+	HASH_SEQ_STATUS scan;
+	PplSource  *source;
+	ListCell   *lc;
+
+	hash_seq_init(&scan, self.sources);
+	while ((source = hash_seq_search(&scan)) != NULL)
+		source->operations = 0;
+	foreach(lc, self.consumers)
+	{
+		FilterConsumer *consumer = lfirst(lc);
+		bool		found;
+
+		source = hash_search(self.sources, &consumer->source, HASH_ENTER, &found);
+		if (!found)
+		{
+			memset(source, 0, sizeof(*source));
+			source->relid = consumer->source;
+			source->stale = true;
+		}
+		source->operations |= consumer->operations;
+	}
+	pg_atomic_write_u32(&self.db->has_consumers, self.consumers != NIL);
+}
+
+/*
+ * Act on a control message.  commit_lsn is the commit of its transaction;
+ * begin and end are the positions of its record in the spool.
+ */
+void
+ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
+				   PplSpoolPos begin, PplSpoolPos end)
+{
+	FilterConsumer *consumer = NULL;
+	PplConsumer *shared;
+	ListCell   *lc;
+
+	foreach(lc, self.consumers)
+	{
+		FilterConsumer *candidate = lfirst(lc);
+
+		if (candidate->shared->pipeline_id == control->pipeline_id)
+			consumer = candidate;
+	}
+	if (consumer == NULL)
+	{
+		/* A definition that is gone already was not loaded: leave it so. */
+		if (control->action != PPL_CONTROL_BIRTH)
+			return;
+		consumer = want(control->pipeline_id, control->source, control->owner,
+						control->operations);
+		pg_atomic_write_u64(&consumer->shared->confirm_lsn, commit_lsn);
+		ppl_atomic_max(&consumer->shared->read_pos, begin);
+	}
+	shared = consumer->shared;
+	pg_atomic_write_u64(&shared->pending_pos, end);
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	shared->process.not_before = 0;
+	switch ((PplControlAction) control->action)
+	{
+		case PPL_CONTROL_BIRTH:
+		case PPL_CONTROL_START:
+			shared->running = true;
+			break;
+		case PPL_CONTROL_STOP:
+			shared->running = false;
+			break;
+		case PPL_CONTROL_DROP:
+			shared->dropped = true;
+			shared->running = false;
+			break;
+		case PPL_CONTROL_CHANGE:
+		case PPL_CONTROL_REDRIVE:
+			break;
+	}
+	LWLockRelease(ppl_shared->lock);
+
+	ppl_wake(&shared->process.procno);
+	self.wake_launcher = true;
+	if (control->action == PPL_CONTROL_DROP)
+		unwant(consumer);
+}
+
+/*
+ * The spool's new end is published: tell the consumers of every relation that
+ * got records, and have the launcher start those that have no process.
+ */
+void
+ppl_filter_publish(void)
+{
+	ListCell   *lc;
+	HASH_SEQ_STATUS scan;
+	PplSource  *source;
+
+	foreach(lc, self.consumers)
+	{
+		FilterConsumer *consumer = lfirst(lc);
+
+		source = hash_search(self.sources, &consumer->source, HASH_FIND, NULL);
+		if (source == NULL || !source->touched)
+			continue;
+		pg_atomic_write_u64(&consumer->shared->pending_pos, source->last_pos);
+		pg_memory_barrier();
+		if (pg_atomic_read_u32(&consumer->shared->process.procno) == PPL_NO_PROC)
+			self.wake_launcher = true;
+		else
+			ppl_wake(&consumer->shared->process.procno);
+	}
+	hash_seq_init(&scan, self.sources);
+	while ((source = hash_seq_search(&scan)) != NULL)
+		source->touched = false;
+
+	if (self.wake_launcher)
+	{
+		self.wake_launcher = false;
+		ppl_wake_launcher();
+	}
+}
+
+/*
+ * Up to where the slot may be confirmed: the minimum over all consumers of
+ * what they have committed durably.  *progress_expected tells whether that
+ * will move by itself, so that it is worth another look soon.
+ */
+XLogRecPtr
+ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected)
+{
+	XLogRecPtr	result = decoded;
+	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
+	ListCell   *lc;
+
+	*progress_expected = false;
+	foreach(lc, self.consumers)
+	{
+		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
+		XLogRecPtr	old = pg_atomic_read_u64(&shared->confirm_lsn);
+		XLogRecPtr	done = pg_atomic_read_u64(&shared->processed_lsn);
+		bool		caught_up = ppl_consumer_caught_up(shared);
+
+		pg_read_barrier();
+		if (pg_atomic_read_u64(&shared->commit_end) > flushed)
+		{
+			done = old;
+			caught_up = false;
+			*progress_expected = true;
+		}
+		else if (caught_up)
+			done = decoded;
+		else if (shared->running)
+			*progress_expected = true;
+		if (done > old)
+			pg_atomic_write_u64(&shared->confirm_lsn, done);
+		result = Min(result, Max(done, old));
+	}
+	return result;
+}
+
+/*
+ * The first segment that somebody still needs.  Consumers that have nothing
+ * to do are moved to the spool's end.
+ */
+uint32
+ppl_filter_first_segment(PplSpoolPos spool_end)
+{
+	uint32		first = PPL_SPOOL_SEGNO(spool_end);
+	ListCell   *lc;
+
+	foreach(lc, self.consumers)
+	{
+		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
+		uint64		read_pos = pg_atomic_read_u64(&shared->read_pos);
+
+		if (ppl_consumer_caught_up(shared))
+			pg_atomic_compare_exchange_u64(&shared->read_pos, &read_pos,
+										   Max(read_pos, spool_end));
+		else
+			first = Min(first, PPL_SPOOL_SEGNO(read_pos));
+	}
+	return first;
+}
+
+/*
+ * The extension is gone: drop every consumer of this database.
+ */
+void
+ppl_filter_forget_all(void)
+{
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *shared = &ppl_shared->consumers[i];
+
+		if (shared->dboid != MyDatabaseId)
+			continue;
+		shared->dropped = true;
+		shared->running = false;
+		ppl_wake(&shared->process.procno);
+	}
+	LWLockRelease(ppl_shared->lock);
+	ppl_wake_launcher();
+}

@@ -1,0 +1,36 @@
+/*
+ * filter.h
+ *		Which relations are wanted, and by which consumers.
+ */
+#ifndef PPL_FILTER_H
+#define PPL_FILTER_H
+
+#include "access/tupdesc.h"
+#include "utils/rel.h"
+
+#include "spool/format.h"
+
+/* A relation that capture has seen or that somebody wants. */
+typedef struct PplSource
+{
+	Oid			relid;			/* hash key */
+	uint16		operations;		/* union over the consumers; 0 = not wanted */
+	bool		stale;			/* compare the columns at the next change */
+	bool		touched;		/* records since the last publication */
+	uint32		schema_version;
+	TupleDesc	desc;			/* columns of schema_version, or NULL */
+	PplSpoolPos last_pos;		/* end of its last record */
+} PplSource;
+
+extern void ppl_filter_init(void);
+extern void ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start);
+extern PplSource *ppl_filter_lookup(Oid relid);
+extern void ppl_filter_check_schema(PplSource *source, Relation relation);
+extern void ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
+							   PplSpoolPos begin, PplSpoolPos end);
+extern void ppl_filter_publish(void);
+extern XLogRecPtr ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected);
+extern uint32 ppl_filter_first_segment(PplSpoolPos spool_end);
+extern void ppl_filter_forget_all(void);
+
+#endif							/* PPL_FILTER_H */

@@ -1,0 +1,291 @@
+/*
+ * plugin.c
+ *		The output plugin: replayed transactions into the spool.
+ *
+ * Runs in capture only, inside the reorder buffer's transactions, under a
+ * historic snapshot: it reads catalogs through the relation it is given and
+ * writes nothing but the spool.  seq counts every callback of a transaction,
+ * wanted or not, so that an event's id does not depend on who wants what.
+ *
+ * Memory: "pipeline change" is reset after each change.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "replication/logical.h"
+#include "replication/output_plugin.h"
+#include "replication/reorderbuffer.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "base/failpoint.h"
+#include "capture/control.h"
+#include "capture/filter.h"
+#include "capture/plugin.h"
+
+#define PPL_PUBLISH_BYTES	(64 * 1024)
+#define PPL_PUBLISH_US		500
+
+extern PPL_EXPORT void _PG_output_plugin_init(OutputPluginCallbacks *cb);
+
+/* State of the plugin in capture's process. */
+static struct
+{
+	PplDatabase *db;			/* NULL in any other process */
+	PplSpoolWriter *writer;
+	MemoryContext change_context;
+	uint32		seq;			/* callbacks of this transaction so far */
+	XLogRecPtr	commit_lsn;		/* of this transaction */
+	uint64		published_bytes;
+	TimestampTz published_at;
+	bool		appended;		/* something since the last publication */
+}			self;
+
+static void startup(LogicalDecodingContext *ctx, OutputPluginOptions *options,
+					bool is_init);
+static void begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn);
+static void change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+				   Relation relation, ReorderBufferChange *change);
+static void truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+							int nrelations, Relation relations[],
+							ReorderBufferChange *change);
+static void message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+					XLogRecPtr lsn, bool transactional, const char *prefix,
+					Size size, const char *data);
+static void commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+				   XLogRecPtr commit_lsn);
+
+void
+_PG_output_plugin_init(OutputPluginCallbacks *cb)
+{
+	cb->startup_cb = startup;
+	cb->begin_cb = begin;
+	cb->change_cb = change;
+	cb->truncate_cb = truncate_tables;
+	cb->message_cb = message;
+	cb->commit_cb = commit;
+}
+
+/*
+ * This process is capture: records go to writer, news to db.
+ */
+void
+ppl_plugin_open(PplDatabase *db, PplSpoolWriter *writer)
+{
+	self.db = db;
+	self.writer = writer;
+	self.change_context = AllocSetContextCreate(TopMemoryContext,
+												"pipeline change",
+												ALLOCSET_DEFAULT_SIZES);
+	self.published_bytes = ppl_spool_writer_bytes(writer);
+}
+
+/* Only capture may decode with this plugin; the slot is made before it opens. */
+static void
+startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool is_init)
+{
+	if (self.db == NULL && MyBackendType != B_BG_WORKER)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("output plugin \"pipeline\" is for the capture process of pipeline only"),
+				 errhint("Use another output plugin, for example \"pgoutput\".")));
+	options->output_type = OUTPUT_PLUGIN_BINARY_OUTPUT;
+	options->receive_rewrites = false;
+}
+
+/*
+ * Has enough been appended, or has it waited long enough, to be published?
+ */
+bool
+ppl_plugin_publication_due(void)
+{
+	if (!self.appended)
+		return false;
+	if (ppl_spool_writer_bytes(self.writer) - self.published_bytes >= PPL_PUBLISH_BYTES)
+		return true;
+	return GetCurrentTimestamp() - self.published_at >= PPL_PUBLISH_US;
+}
+
+/*
+ * Write out the spool, publish its end, wake who waits for it.
+ */
+PplSpoolPos
+ppl_plugin_publish(void)
+{
+	PplSpoolPos end = ppl_spool_writer_flush(self.writer);
+
+	pg_atomic_write_u64(&self.db->spool_end, end);
+	pg_memory_barrier();
+	ppl_filter_publish();
+	self.published_bytes = ppl_spool_writer_bytes(self.writer);
+	self.published_at = GetCurrentTimestamp();
+	self.appended = false;
+	return end;
+}
+
+/* A large transaction is published while it is replayed. */
+static void
+note_appended(PplSource *source, PplSpoolPos end)
+{
+	source->touched = true;
+	source->last_pos = end;
+	self.appended = true;
+	if (ppl_spool_writer_bytes(self.writer) - self.published_bytes >= 16 * PPL_PUBLISH_BYTES)
+		(void) ppl_plugin_publish();
+}
+
+static void
+begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
+{
+	PplSpoolTxn spool_txn;
+
+	spool_txn.xid = txn->xid;
+	spool_txn.commit_lsn = txn->final_lsn;
+	spool_txn.end_lsn = txn->end_lsn;
+	spool_txn.committed_at = txn->xact_time.commit_time;
+	self.seq = 0;
+	self.commit_lsn = txn->final_lsn;
+	if (self.writer)
+		ppl_spool_writer_begin(self.writer, &spool_txn);
+}
+
+/*
+ * Replace changed toasted values, which the reorder buffer keeps in memory
+ * only for the time of the callback, by their bytes.  Unchanged ones stay
+ * pointers into the toast table: the mark of "unchanged".
+ */
+static HeapTuple
+flatten(HeapTuple tuple, TupleDesc desc)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	bool		any = false;
+
+	if (tuple == NULL || !HeapTupleHasExternal(tuple))
+		return tuple;
+
+	values = palloc(desc->natts * sizeof(Datum));
+	nulls = palloc(desc->natts * sizeof(bool));
+	heap_deform_tuple(tuple, desc, values, nulls);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		struct varlena *value = (struct varlena *) DatumGetPointer(values[i]);
+
+		if (nulls[i] || att->attisdropped || att->attlen != -1 ||
+			!VARATT_IS_EXTERNAL_INDIRECT(value))
+			continue;
+		values[i] = PointerGetDatum(detoast_external_attr(value));
+		any = true;
+	}
+	return any ? heap_form_tuple(desc, values, nulls) : tuple;
+}
+
+static void
+change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
+	   ReorderBufferChange *change)
+{
+	PplSource  *source;
+	PplRecordKind kind;
+	uint16		operation;
+	HeapTuple	old_tuple;
+	HeapTuple	new_tuple;
+	PplSpoolPos end;
+	MemoryContext oldcontext;
+
+	self.seq++;
+	source = ppl_filter_lookup(RelationGetRelid(relation));
+	if (source == NULL)
+		return;
+	switch (change->action)
+	{
+		case REORDER_BUFFER_CHANGE_INSERT:
+			kind = PPL_REC_INSERT;
+			operation = PPL_OP_INSERT;
+			break;
+		case REORDER_BUFFER_CHANGE_UPDATE:
+			kind = PPL_REC_UPDATE;
+			operation = PPL_OP_UPDATE;
+			break;
+		case REORDER_BUFFER_CHANGE_DELETE:
+			kind = PPL_REC_DELETE;
+			operation = PPL_OP_DELETE;
+			break;
+		default:
+			return;
+	}
+	if ((source->operations & operation) == 0)
+		return;
+
+	oldcontext = MemoryContextSwitchTo(self.change_context);
+	ppl_filter_check_schema(source, relation);
+	old_tuple = change->data.tp.oldtuple ? &change->data.tp.oldtuple->tuple : NULL;
+	new_tuple = change->data.tp.newtuple ? &change->data.tp.newtuple->tuple : NULL;
+	end = ppl_spool_writer_change(self.writer, kind, source->relid,
+								  source->desc, source->schema_version,
+								  self.seq,
+								  flatten(old_tuple, source->desc),
+								  flatten(new_tuple, source->desc));
+	note_appended(source, end);
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(self.change_context);
+}
+
+static void
+truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
+				int nrelations, Relation relations[],
+				ReorderBufferChange *change)
+{
+	for (int i = 0; i < nrelations; i++)
+	{
+		PplSource  *source = ppl_filter_lookup(RelationGetRelid(relations[i]));
+
+		self.seq++;
+		if (source == NULL || (source->operations & PPL_OP_TRUNCATE) == 0)
+			continue;
+		ppl_filter_check_schema(source, relations[i]);
+		note_appended(source,
+					  ppl_spool_writer_change(self.writer, PPL_REC_TRUNCATE,
+											  source->relid, source->desc,
+											  source->schema_version, self.seq,
+											  NULL, NULL));
+	}
+}
+
+static void
+message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
+		bool transactional, const char *prefix, Size size, const char *data)
+{
+	PplControl	control;
+	PplSpoolPos begin_pos;
+	PplSpoolPos end_pos;
+
+	if (!transactional)
+		return;
+	self.seq++;
+	if (strcmp(prefix, PPL_CONTROL_PREFIX) != 0 || size != sizeof(control))
+		return;
+	memcpy(&control, data, sizeof(control));
+	if (control.format != PPL_CONTROL_VERSION || control.secret != self.db->secret)
+		return;
+
+	control.secret = 0;
+	begin_pos = ppl_spool_writer_flush(self.writer);
+	end_pos = ppl_spool_writer_control(self.writer, self.seq, &control);
+	ppl_filter_control(&control, self.commit_lsn, begin_pos, end_pos);
+	self.appended = true;
+}
+
+static void
+commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr commit_lsn)
+{
+	ppl_spool_writer_commit(self.writer);
+	pg_atomic_fetch_add_u64(&self.db->transactions, 1);
+	PPL_FAILPOINT("capture-after-decode");
+}

@@ -1,0 +1,143 @@
+/*
+ * slot.c
+ *		The one replication slot of a database: create, acquire, confirm, drop.
+ *
+ * Only capture makes, reads and drops the slot, in its own process, since only
+ * there our output plugin is allowed.  Confirming is cheap and persists
+ * nothing; the slot's file is written about once a second and when capture
+ * ends.  What is lost of it by a crash is decoded again and skipped by the
+ * workers' checkpoints.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xlog.h"
+#include "access/xlogutils.h"
+#include "miscadmin.h"
+#include "replication/logical.h"
+#include "replication/slot.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "capture/slot.h"
+
+#define PPL_PLUGIN_NAME "pipeline"
+#define PPL_SLOT_SAVE_MS 1000
+
+/* State of capture's slot. */
+static struct
+{
+	bool		unsaved;		/* confirmed since the last save */
+	TimestampTz saved_at;
+}			self;
+
+static const char *
+slot_name(void)
+{
+	return psprintf("pipeline_%u", MyDatabaseId);
+}
+
+/*
+ * Servers from 15.19 on load only listed output plugins.  The list is widened
+ * for this process alone, so that nobody with REPLICATION gets at the plugin.
+ */
+void
+ppl_slot_allow_plugin(void)
+{
+	if (GetConfigOption("output_plugin_libraries", true, false) != NULL)
+		SetConfigOption("output_plugin_libraries", PPL_PLUGIN_NAME,
+						PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* Is there a slot of our name in the server? */
+bool
+ppl_slot_exists(void)
+{
+	return SearchNamedReplicationSlot(slot_name(), true) != NULL;
+}
+
+/*
+ * Make the slot and wait until it is consistent, that is, until all
+ * transactions that run now have ended; cancellable.  The slot is acquired
+ * afterwards.  Returns where it begins.  Errors: 53400 if max_replication_slots
+ * are in use, 55000 with wal_level below logical.
+ */
+XLogRecPtr
+ppl_slot_create(void)
+{
+	LogicalDecodingContext *ctx;
+	XLogRecPtr	begin;
+
+	CheckLogicalDecodingRequirements();
+	ReplicationSlotCreate(slot_name(), true, RS_EPHEMERAL, false);
+	ctx = CreateInitDecodingContext(PPL_PLUGIN_NAME, NIL, false,
+									InvalidXLogRecPtr,
+									XL_ROUTINE(.page_read = read_local_xlog_page,
+											   .segment_open = wal_segment_open,
+											   .segment_close = wal_segment_close),
+									NULL, NULL, NULL);
+	DecodingContextFindStartpoint(ctx);
+	begin = MyReplicationSlot->data.confirmed_flush;
+	FreeDecodingContext(ctx);
+	ReplicationSlotPersist();
+	return begin;
+}
+
+/* Acquire the slot.  Error 55006 if another process holds it. */
+void
+ppl_slot_acquire(void)
+{
+	ReplicationSlotAcquire(slot_name(), true);
+	self.saved_at = GetCurrentTimestamp();
+}
+
+/* Drop the slot, acquired or not, if it exists. */
+void
+ppl_slot_drop(void)
+{
+	if (MyReplicationSlot != NULL)
+		ReplicationSlotRelease();
+	if (ppl_slot_exists())
+		ReplicationSlotDrop(slot_name(), true);
+}
+
+/* Up to where the acquired slot is confirmed. */
+XLogRecPtr
+ppl_slot_confirmed(void)
+{
+	return MyReplicationSlot->data.confirmed_flush;
+}
+
+/*
+ * Let the acquired slot go up to a position: all that ends before it is
+ * durable in every consumer.
+ */
+void
+ppl_slot_confirm(XLogRecPtr upto)
+{
+	if (upto <= ppl_slot_confirmed())
+		return;
+	LogicalConfirmReceivedLocation(upto);
+	self.unsaved = true;
+}
+
+/*
+ * Write the slot's file if something was confirmed since, at most once a
+ * second unless forced.  True if nothing is left to be saved.
+ */
+bool
+ppl_slot_save(bool force)
+{
+	TimestampTz now;
+
+	if (!self.unsaved)
+		return true;
+	now = GetCurrentTimestamp();
+	if (!force && !TimestampDifferenceExceeds(self.saved_at, now, PPL_SLOT_SAVE_MS))
+		return false;
+	ReplicationSlotMarkDirty();
+	ReplicationSlotSave();
+	self.unsaved = false;
+	self.saved_at = now;
+	return true;
+}

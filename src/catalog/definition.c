@@ -1,0 +1,267 @@
+/*
+ * definition.c
+ *		Read the definitions of pipelines, and lock them.
+ *
+ * Runs in backends, capture and workers, inside a transaction.  A definition
+ * is read as a whole into CurrentMemoryContext, under the active snapshot;
+ * whoever needs the latest one takes the lock of the definition first and a
+ * snapshot after it.
+ *
+ * The rows say in which database a pipeline was started.  In any other one,
+ * as after a restore from a dump or in a copy made from a template, it counts
+ * as never started: its position belongs to a WAL that is not here.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "base/event.h"
+#include "catalog/definition.h"
+#include "catalog/names.h"
+#include "catalog/sql.h"
+
+#define PIPELINE_COLUMNS \
+	" pipeline_id, name, owner::oid, source::oid, operations," \
+	" lineage = 'row', search_path," \
+	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
+	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
+	" version"
+
+static PplPipeline *load_whole(const PplSqlResult *rows);
+static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
+static uint16 read_operations(Datum array);
+static List *load_stages(int pipeline_id);
+static PplOnError read_on_error(const char *word);
+static List *load_outputs(int pipeline_id);
+
+/* See definition.h. */
+PplPipeline *
+ppl_definition_load(int pipeline_id)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+		ppl_sql_arg_int(pipeline_id),
+	};
+
+	return load_whole(ppl_sql_read("SELECT" PIPELINE_COLUMNS
+								   " FROM " PPL_PIPELINES
+								   " WHERE pipeline_id = $3",
+								   lengthof(args), args));
+}
+
+/* See definition.h. */
+PplPipeline *
+ppl_definition_load_by_name(const char *name)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+		ppl_sql_arg_text(name),
+	};
+
+	return load_whole(ppl_sql_read("SELECT" PIPELINE_COLUMNS
+								   " FROM " PPL_PIPELINES
+								   " WHERE name = $3",
+								   lengthof(args), args));
+}
+
+/* See definition.h. */
+List *
+ppl_definition_load_born(void)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+	};
+	PplSqlResult *rows = ppl_sql_read("SELECT" PIPELINE_COLUMNS
+									  " FROM " PPL_PIPELINES
+									  " WHERE born AND system_identifier = $1"
+									  " AND database = $2"
+									  " ORDER BY pipeline_id",
+									  lengthof(args), args);
+	List	   *pipelines = NIL;
+
+	for (int64 row = 0; row < rows->nrows; row++)
+		pipelines = lappend(pipelines, read_pipeline(rows, row));
+	return pipelines;
+}
+
+/*
+ * Lock a definition until the end of the transaction.  pipeline_id 0, which
+ * no pipeline has, stands for the graph of all pipelines.  The lock is on a
+ * row of the table of pipelines as an object, so it is seen in pg_locks.
+ */
+void
+ppl_definition_lock(int pipeline_id, int lockmode)
+{
+	LockDatabaseObject(ppl_definition_relid(), (Oid) pipeline_id, 0, lockmode);
+}
+
+/*
+ * OID of the table of pipelines.  A change of a definition invalidates its
+ * relcache entry, which is how others hear of it.
+ */
+Oid
+ppl_definition_relid(void)
+{
+	Oid			namespace = get_namespace_oid(PPL_PRIVATE_SCHEMA, false);
+	Oid			relid = get_relname_relid(PPL_PIPELINES_RELNAME, namespace);
+
+	if (!OidIsValid(relid))
+		elog(ERROR, "table %s does not exist", PPL_PIPELINES);
+	return relid;
+}
+
+/*
+ * The kind of stage that a word stands for; false if there is none.
+ */
+bool
+ppl_definition_kind(const char *word, PplStageKind *kind)
+{
+	if (strcmp(word, "validate") == 0)
+		*kind = PPL_STAGE_VALIDATE;
+	else if (strcmp(word, "enrich") == 0)
+		*kind = PPL_STAGE_ENRICH;
+	else if (strcmp(word, "transform") == 0)
+		*kind = PPL_STAGE_TRANSFORM;
+	else
+		return false;
+	return true;
+}
+
+/*
+ * The operation that a word stands for, as a bit; 0 if there is none.
+ */
+uint16
+ppl_definition_operation(const char *word)
+{
+	if (strcmp(word, "insert") == 0)
+		return PPL_OP_INSERT;
+	if (strcmp(word, "update") == 0)
+		return PPL_OP_UPDATE;
+	if (strcmp(word, "delete") == 0)
+		return PPL_OP_DELETE;
+	if (strcmp(word, "truncate") == 0)
+		return PPL_OP_TRUNCATE;
+	return 0;
+}
+
+static PplPipeline *
+load_whole(const PplSqlResult *rows)
+{
+	PplPipeline *pipeline;
+
+	if (rows->nrows == 0)
+		return NULL;
+	pipeline = read_pipeline(rows, 0);
+	pipeline->stages = load_stages(pipeline->pipeline_id);
+	pipeline->outputs = load_outputs(pipeline->pipeline_id);
+	return pipeline;
+}
+
+static PplPipeline *
+read_pipeline(const PplSqlResult *rows, int64 row)
+{
+	PplPipeline *pipeline = palloc0(sizeof(*pipeline));
+
+	pipeline->pipeline_id = ppl_sql_int(rows, row, 0);
+	pipeline->name = ppl_sql_text(rows, row, 1);
+	pipeline->owner = ppl_sql_oid(rows, row, 2);
+	pipeline->source = ppl_sql_oid(rows, row, 3);
+	pipeline->operations = read_operations(ppl_sql_value(rows, row, 4));
+	pipeline->lineage = ppl_sql_bool(rows, row, 5);
+	pipeline->search_path = ppl_sql_text(rows, row, 6);
+	pipeline->running = ppl_sql_bool(rows, row, 7);
+	pipeline->born = ppl_sql_bool(rows, row, 8);
+	pipeline->version = ppl_sql_int(rows, row, 9);
+	return pipeline;
+}
+
+static uint16
+read_operations(Datum array)
+{
+	Datum	   *elements;
+	int			nelements;
+	uint16		operations = 0;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, NULL, &nelements);
+	for (int i = 0; i < nelements; i++)
+		operations |= ppl_definition_operation(TextDatumGetCString(elements[i]));
+	return operations;
+}
+
+static List *
+load_stages(int pipeline_id)
+{
+	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
+	PplSqlResult *rows = ppl_sql_read("SELECT stage_id, name, kind, handler, query,"
+									  " on_error, max_attempts, version"
+									  " FROM " PPL_STAGES
+									  " WHERE pipeline_id = $1"
+									  " ORDER BY position",
+									  lengthof(args), args);
+	List	   *stages = NIL;
+
+	for (int64 row = 0; row < rows->nrows; row++)
+	{
+		PplStage   *stage = palloc0(sizeof(*stage));
+
+		stage->stage_id = ppl_sql_int(rows, row, 0);
+		stage->name = ppl_sql_text(rows, row, 1);
+		if (!ppl_definition_kind(ppl_sql_text(rows, row, 2), &stage->kind))
+			elog(ERROR, "unexpected kind of stage %d", stage->stage_id);
+		stage->handler = ppl_sql_text(rows, row, 3);
+		stage->query = ppl_sql_text(rows, row, 4);
+		stage->on_error = read_on_error(ppl_sql_text(rows, row, 5));
+		stage->max_attempts = ppl_sql_int(rows, row, 6);
+		stage->version = ppl_sql_int(rows, row, 7);
+		stages = lappend(stages, stage);
+	}
+	return stages;
+}
+
+static PplOnError
+read_on_error(const char *word)
+{
+	if (strcmp(word, "halt") == 0)
+		return PPL_ON_ERROR_HALT;
+	if (strcmp(word, "skip") == 0)
+		return PPL_ON_ERROR_SKIP;
+	return PPL_ON_ERROR_DEAD_LETTER;
+}
+
+static List *
+load_outputs(int pipeline_id)
+{
+	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
+	PplSqlResult *rows = ppl_sql_read("SELECT output_id, name, target::oid,"
+									  " transform, since"
+									  " FROM " PPL_OUTPUTS
+									  " WHERE pipeline_id = $1"
+									  " ORDER BY output_id",
+									  lengthof(args), args);
+	List	   *outputs = NIL;
+
+	for (int64 row = 0; row < rows->nrows; row++)
+	{
+		PplOutput  *output = palloc0(sizeof(*output));
+
+		output->output_id = ppl_sql_int(rows, row, 0);
+		output->name = ppl_sql_text(rows, row, 1);
+		output->target = ppl_sql_oid(rows, row, 2);
+		output->transform = ppl_sql_text(rows, row, 3);
+		output->since = ppl_sql_int(rows, row, 4);
+		outputs = lappend(outputs, output);
+	}
+	return outputs;
+}

@@ -1,0 +1,98 @@
+/*
+ * definition.h
+ *		Definitions of pipelines, stages and outputs, as stored in _pipeline.
+ */
+#ifndef PPL_DEFINITION_H
+#define PPL_DEFINITION_H
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+
+typedef enum PplStageKind
+{
+	PPL_STAGE_VALIDATE,
+	PPL_STAGE_ENRICH,
+	PPL_STAGE_TRANSFORM
+} PplStageKind;
+
+typedef enum PplOnError
+{
+	PPL_ON_ERROR_DEAD_LETTER,
+	PPL_ON_ERROR_HALT,
+	PPL_ON_ERROR_SKIP
+} PplOnError;
+
+typedef struct PplStage
+{
+	int			stage_id;
+	char	   *name;
+	PplStageKind kind;
+	char	   *handler;		/* qualified signature, or NULL */
+	char	   *query;			/* or NULL */
+	PplOnError	on_error;
+	int			max_attempts;
+	int			version;		/* of this stage */
+} PplStage;
+
+typedef struct PplOutput
+{
+	int			output_id;
+	char	   *name;
+	Oid			target;
+	char	   *transform;		/* qualified signature, or NULL */
+	int			since;			/* definition version that added it */
+} PplOutput;
+
+typedef struct PplPipeline
+{
+	int			pipeline_id;
+	char	   *name;
+	Oid			owner;
+	Oid			source;
+	uint16		operations;		/* PPL_OP_* */
+	bool		lineage;		/* keep rows of lineage? */
+	char	   *search_path;	/* for user code */
+	bool		running;		/* what its owner asked for */
+	bool		born;			/* was started at least once */
+	int			version;		/* of the definition */
+	List	   *stages;			/* PplStage *, in order */
+	List	   *outputs;		/* PplOutput *, by output_id */
+} PplPipeline;
+
+/*
+ * Read one definition under the active snapshot, into CurrentMemoryContext;
+ * NULL if there is none.  Elevates itself: any role may be current.
+ */
+extern PplPipeline *ppl_definition_load(int pipeline_id);
+extern PplPipeline *ppl_definition_load_by_name(const char *name);
+
+/* The words of the SQL interface; the spellings stand in the tables. */
+extern bool ppl_definition_kind(const char *word, PplStageKind *kind);
+extern uint16 ppl_definition_operation(const char *word);
+
+/* OID of the table of pipelines, whose relcache entry stands for them all. */
+extern Oid	ppl_definition_relid(void);
+
+/* All definitions that were born, without stages and outputs; for capture. */
+extern List *ppl_definition_load_born(void);
+
+/* Lock tag of a definition: share for a batch, exclusive for a change. */
+extern void ppl_definition_lock(int pipeline_id, int lockmode);
+
+/*
+ * Run our own constant SQL with the rights of the bootstrap superuser and
+ * search_path pinned to pg_catalog.  Between begin and end no user code may
+ * run.  An error in between leaves restoring to transaction abort.
+ */
+typedef struct PplElevation
+{
+	Oid			userid;
+	int			sec_context;
+	int			guc_level;
+} PplElevation;
+
+extern void ppl_elevate_begin(PplElevation *elevation);
+extern void ppl_elevate_end(const PplElevation *elevation);
+
+#endif							/* PPL_DEFINITION_H */

@@ -1,0 +1,184 @@
+/*
+ * ddl.c
+ *		Reactions to CREATE and DROP of the extension and of databases.
+ *
+ * | statement        | while it runs                  | commit             | rollback       |
+ * | CREATE EXTENSION | -                              | check this database | -             |
+ * | DROP EXTENSION   | -                              | check this database | -             |
+ * | CREATE DATABASE  | -                              | check the new one  | -              |
+ * | DROP DATABASE    | its processes end, slot is free | forget it         | check it again |
+ *
+ * "Check" means that the launcher starts capture there (or a running one looks
+ * again), and capture finds out whether the extension exists: it makes the
+ * slot, or drops it and goes away.  Nothing is done before the commit but the
+ * ending of processes for DROP DATABASE, which core does not do for us and
+ * without which the database would count as in use.
+ *
+ * Runs in the backend that executes the statement.  The hook for DROP
+ * DATABASE is called with an exclusive lock on the database: it waits for
+ * processes that need no such lock to end.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/condition_variable.h"
+
+#include "base/shm.h"
+#include "launcher/ddl.h"
+
+PPL_FUNCTION(pipeline_installed);
+
+static object_access_hook_type prev_object_access_hook = NULL;
+
+/* What the end of this transaction has to do. */
+static struct
+{
+	bool		check_here;		/* the extension came or went */
+	Oid			created;		/* database */
+	Oid			dropped;		/* database */
+}			pending;
+
+static void object_access(ObjectAccessType access, Oid class_id, Oid object_id,
+						  int sub_id, void *arg);
+static void xact_callback(XactEvent event, void *arg);
+static void close_database(Oid dboid);
+static void forget_database(Oid dboid);
+
+void
+ppl_ddl_install(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = object_access;
+	RegisterXactCallback(xact_callback, NULL);
+}
+
+/*
+ * _pipeline.installed(): last statement of the install script.
+ */
+Datum
+pipeline_installed(PG_FUNCTION_ARGS)
+{
+	pending.check_here = true;
+	PG_RETURN_VOID();
+}
+
+static void
+object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
+			  void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, class_id, object_id, sub_id, arg);
+
+	if (class_id == ExtensionRelationId && access == OAT_DROP)
+	{
+		char	   *name = get_extension_name(object_id);
+
+		if (name && strcmp(name, "pipeline") == 0)
+			pending.check_here = true;
+	}
+	else if (class_id == DatabaseRelationId && access == OAT_POST_CREATE)
+		pending.created = object_id;
+	else if (class_id == DatabaseRelationId && access == OAT_DROP)
+	{
+		pending.dropped = object_id;
+		close_database(object_id);
+	}
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
+		return;
+	if (ppl_shared != NULL)
+	{
+		bool		committed = (event == XACT_EVENT_COMMIT);
+
+		if (committed && pending.check_here)
+			(void) ppl_database_request(MyDatabaseId);
+		if (committed && OidIsValid(pending.created))
+			(void) ppl_database_request(pending.created);
+		if (OidIsValid(pending.dropped))
+			forget_database(pending.dropped);
+		if (!committed && OidIsValid(pending.dropped))
+			(void) ppl_database_request(pending.dropped);
+	}
+	memset(&pending, 0, sizeof(pending));
+}
+
+/*
+ * Order the processes of a database to end.  Signals are sent under the lock
+ * that protects the pids.  Returns how many are still there.
+ */
+static int
+end_processes(PplDatabase *db)
+{
+	int			count = 0;
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	db->state = PPL_DB_CLOSING;
+	if (db->capture.pid != 0 || db->capture.ordered)
+		count++;
+	if (db->capture.pid != 0)
+		kill(db->capture.pid, SIGTERM);
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid != db->dboid)
+			continue;
+		if (consumer->process.pid != 0)
+		{
+			kill(consumer->process.pid, SIGTERM);
+			count++;
+		}
+	}
+	LWLockRelease(ppl_shared->lock);
+	return count;
+}
+
+static void
+close_database(Oid dboid)
+{
+	PplDatabase *db = ppl_shared ? ppl_database_find(dboid) : NULL;
+
+	if (db == NULL)
+		return;
+	ConditionVariablePrepareToSleep(&db->changed);
+	while (end_processes(db) > 0)
+	{
+		ppl_wake_launcher();
+		(void) ConditionVariableTimedSleep(&db->changed, 100,
+										   PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+}
+
+/* Give up what shared memory knows of a database. */
+static void
+forget_database(Oid dboid)
+{
+	PplDatabase *db;
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		if (ppl_shared->consumers[i].dboid == dboid)
+			ppl_shared->consumers[i].dropped = true;
+	}
+	db = ppl_database_find(dboid);
+	if (db != NULL)
+		db->dboid = InvalidOid;
+	LWLockRelease(ppl_shared->lock);
+	ppl_wake_launcher();
+}

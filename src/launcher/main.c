@@ -1,0 +1,311 @@
+/*
+ * main.c
+ *		The launcher: one process a server, starts capture and workers.
+ *
+ * It is connected to no database and reads pg_database once, when it starts:
+ * every database that can be connected to gets a capture process, which finds
+ * out whether the extension is there and ends at once if not.  Later databases
+ * and extensions announce themselves (ddl.c).  From then on it only looks at
+ * shared memory: which places need a process and have none.  It sleeps on its
+ * latch, with a timeout only while a start is delayed by back-off or by a lack
+ * of free worker processes.
+ *
+ * Locks: shared->lock, never while it registers a process.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/process.h"
+#include "launcher/main.h"
+
+#define PPL_NO_WORKER_RETRY_MS	1000
+#define PPL_ORDER_TIMEOUT_MS	10000
+#define PPL_LOG_INTERVAL_MS		60000
+
+extern PPL_EXPORT void pipeline_launcher_main(Datum arg);
+
+/* State of the launcher. */
+static struct
+{
+	List	   *unchecked;		/* databases that wait for an entry */
+	TimestampTz now;
+	long		timeout;		/* until the next start is due, -1 = none */
+	TimestampTz complained;		/* last log line about missing workers */
+	bool		exhausted;		/* no worker process is free right now */
+}			self;
+
+static void list_databases(void);
+static void request_unchecked(void);
+static void tend_databases(void);
+static void tend_consumers(void);
+static bool order_process(PplProcess *process, const char *kind,
+						  const char *function, int index, Oid dboid,
+						  int32 pipeline_id);
+static bool start_is_due(PplProcess *process);
+
+/*
+ * Register the launcher with the postmaster.
+ */
+void
+ppl_launcher_register(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "pipeline", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "pipeline_launcher_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "pipeline launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "pipeline launcher", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}
+
+void
+pipeline_launcher_main(Datum arg)
+{
+	ppl_process_signals();
+	if (!ppl_process_attach(&ppl_shared->launcher,
+							ppl_shared->launcher.generation))
+		proc_exit(1);
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	ereport(DEBUG1, (errmsg_internal("pipeline launcher started")));
+
+	list_databases();
+	for (;;)
+	{
+		self.now = GetCurrentTimestamp();
+		self.timeout = -1;
+		self.exhausted = false;
+		request_unchecked();
+		tend_databases();
+		tend_consumers();
+		pgstat_report_activity(STATE_IDLE, NULL);
+		ppl_process_wait(self.timeout);
+	}
+}
+
+/* Remember every database that can be connected to. */
+static void
+list_databases(void)
+{
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext oldcontext;
+
+		if (!form->datallowconn || form->datistemplate)
+			continue;
+		oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+		self.unchecked = lappend_oid(self.unchecked, form->oid);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+}
+
+/* Entries are given back by captures that found no extension. */
+static void
+request_unchecked(void)
+{
+	while (self.unchecked != NIL)
+	{
+		Oid			dboid = linitial_oid(self.unchecked);
+
+		if (ppl_database_find(dboid) == NULL && !ppl_database_request(dboid))
+			return;
+		self.unchecked = list_delete_first(self.unchecked);
+	}
+}
+
+static void
+tend_databases(void)
+{
+	for (int i = 0; i < ppl_shared->ndatabases; i++)
+	{
+		PplDatabase *db = &ppl_shared->databases[i];
+		Oid			dboid = InvalidOid;
+
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		if (db->state == PPL_DB_GONE && db->capture.pid == 0)
+		{
+			if (db->recheck)
+				db->state = PPL_DB_CHECK;
+			else
+				db->dboid = InvalidOid;
+		}
+		if (OidIsValid(db->dboid) && db->state != PPL_DB_CLOSING &&
+			db->state != PPL_DB_GONE && start_is_due(&db->capture))
+			dboid = db->dboid;
+		LWLockRelease(ppl_shared->lock);
+		if (!OidIsValid(dboid))
+			continue;
+
+		if (!order_process(&db->capture, "capture", "pipeline_capture_main",
+						   i, dboid, 0))
+		{
+			LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+			db->state = PPL_DB_FAILED;
+			ppl_error_set(&db->error, ERRCODE_INSUFFICIENT_RESOURCES,
+						  "no free worker process for the capture process of pipeline",
+						  "Raise max_worker_processes and restart the server.");
+			LWLockRelease(ppl_shared->lock);
+			ConditionVariableBroadcast(&db->changed);
+		}
+	}
+}
+
+/* Does this consumer need a process now?  Caller holds shared->lock. */
+static bool
+consumer_needs_process(PplConsumer *consumer)
+{
+	PplDatabase *db = ppl_database_find(consumer->dboid);
+
+	return consumer->running && !consumer->dropped &&
+		db != NULL && db->state == PPL_DB_READY &&
+		!ppl_consumer_caught_up(consumer);
+}
+
+static void
+tend_consumers(void)
+{
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+		Oid			dboid = InvalidOid;
+		int32		pipeline_id = 0;
+
+		if (!OidIsValid(consumer->dboid))
+			continue;
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		if (consumer->dropped && consumer->process.pid == 0)
+			consumer->dboid = InvalidOid;
+		else if (consumer_needs_process(consumer) &&
+				 start_is_due(&consumer->process))
+		{
+			dboid = consumer->dboid;
+			pipeline_id = consumer->pipeline_id;
+		}
+		LWLockRelease(ppl_shared->lock);
+		if (!OidIsValid(dboid))
+			continue;
+
+		if (!order_process(&consumer->process, "worker", "pipeline_worker_main",
+						   i, dboid, pipeline_id))
+		{
+			LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+			consumer->state = PPL_WORKER_WAITING;
+			LWLockRelease(ppl_shared->lock);
+		}
+	}
+}
+
+/*
+ * Is nobody there, and may a process be started now?  Otherwise shorten the
+ * sleep accordingly.  Caller holds shared->lock.
+ */
+static bool
+start_is_due(PplProcess *process)
+{
+	TimestampTz due = process->not_before;
+
+	if (process->pid != 0)
+		return false;
+	if (process->ordered)
+		due = TimestampTzPlusMilliseconds(process->started_at,
+										  PPL_ORDER_TIMEOUT_MS);
+	if (due > self.now)
+	{
+		long		wait = TimestampDifferenceMilliseconds(self.now, due) + 1;
+
+		self.timeout = self.timeout < 0 ? wait : Min(self.timeout, wait);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Register one process.  False if no worker process is free; then it is tried
+ * again soon, and the log says so once a minute.
+ */
+static bool
+order_process(PplProcess *process, const char *kind, const char *function,
+			  int index, Oid dboid, int32 pipeline_id)
+{
+	BackgroundWorker worker;
+	PplOrder	order;
+
+	if (!self.exhausted)
+	{
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		order.generation = ++process->generation;
+		process->ordered = true;
+		process->started_at = self.now;
+		LWLockRelease(ppl_shared->lock);
+		order.dboid = dboid;
+		order.pipeline_id = pipeline_id;
+
+		memset(&worker, 0, sizeof(worker));
+		worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+		worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+		worker.bgw_restart_time = BGW_NEVER_RESTART;
+		worker.bgw_notify_pid = MyProcPid;
+		worker.bgw_main_arg = Int32GetDatum(index);
+		strlcpy(worker.bgw_library_name, "pipeline", BGW_MAXLEN);
+		strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
+		snprintf(worker.bgw_type, BGW_MAXLEN, "pipeline %s", kind);
+		if (pipeline_id == 0)
+			snprintf(worker.bgw_name, BGW_MAXLEN, "pipeline %s for database %u",
+					 kind, dboid);
+		else
+			snprintf(worker.bgw_name, BGW_MAXLEN,
+					 "pipeline %s %d for database %u", kind, pipeline_id, dboid);
+		memcpy(worker.bgw_extra, &order, sizeof(order));
+		StaticAssertStmt(sizeof(order) <= BGW_EXTRALEN, "order is too long");
+
+		if (RegisterDynamicBackgroundWorker(&worker, NULL))
+			return true;
+
+		self.exhausted = true;
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		process->ordered = false;
+		LWLockRelease(ppl_shared->lock);
+		if (TimestampDifferenceExceeds(self.complained, self.now,
+									   PPL_LOG_INTERVAL_MS))
+		{
+			self.complained = self.now;
+			ereport(WARNING,
+					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+					 errmsg("no free worker process for a pipeline %s", kind),
+					 errhint("Raise max_worker_processes (now %d) and restart the server.",
+							 max_worker_processes)));
+		}
+	}
+	self.timeout = self.timeout < 0 ? PPL_NO_WORKER_RETRY_MS :
+		Min(self.timeout, PPL_NO_WORKER_RETRY_MS);
+	return false;
+}

@@ -1,0 +1,145 @@
+/*
+ * format.h
+ *		Layout of the spool's files and records; docs/internals.md describes it.
+ *
+ * The spool is a series of segment files, each written once from its start to
+ * its end.  A position is (segment number << 32 | offset in its file), so that
+ * positions of one database only ever grow, also over restarts of capture,
+ * which begins a new segment each time.  All integers are in native order:
+ * the files never leave the server that wrote them.
+ */
+#ifndef PPL_SPOOL_FORMAT_H
+#define PPL_SPOOL_FORMAT_H
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+
+#include "base/event.h"
+
+typedef uint64 PplSpoolPos;
+
+#define PPL_SPOOL_POS(segno, offset) (((uint64) (segno) << 32) | (uint32) (offset))
+#define PPL_SPOOL_SEGNO(pos)	((uint32) ((pos) >> 32))
+#define PPL_SPOOL_OFFSET(pos)	((uint32) (pos))
+
+/* Where the first record of a segment begins; MAXALIGNed as all records. */
+#define PPL_SPOOL_FIRST_OFFSET	MAXALIGN(sizeof(PplSpoolFileHeader))
+
+/* A segment is closed after the record that reaches this size. */
+#define PPL_SPOOL_SEGMENT_SIZE	(16 * 1024 * 1024)
+
+#define PPL_SPOOL_MAGIC		0x50504C53	/* "SLPP" */
+#define PPL_SPOOL_VERSION	1
+
+/* First bytes of each segment file.  A file that differs is refused. */
+typedef struct PplSpoolFileHeader
+{
+	uint32		magic;
+	uint32		version;
+	uint64		system_identifier;
+	uint64		epoch;			/* start of the server that wrote it */
+	XLogRecPtr	slot_lsn;		/* where the slot was made */
+	Oid			database;
+	uint32		segno;
+} PplSpoolFileHeader;
+
+typedef enum PplRecordKind
+{
+	PPL_REC_INSERT = 1,
+	PPL_REC_UPDATE,
+	PPL_REC_DELETE,
+	PPL_REC_TRUNCATE,
+	PPL_REC_CONTROL,			/* body is a PplControl; relid its source */
+	PPL_REC_SCHEMA,				/* body is the columns of one relation */
+	PPL_REC_COMMIT,				/* end of a transaction that wrote records */
+	PPL_REC_NEXT				/* end of this segment, go on with the next */
+} PplRecordKind;
+
+/*
+ * Every record begins with this header and is MAXALIGNed; len counts header
+ * and body.  The body is the old tuple, zeros up to MAXALIGN, the new tuple,
+ * zeros up to MAXALIGN; a schema and a control message stand in the place of
+ * the new tuple.  Records carry all that identifies their event, so that a
+ * reader can begin at any record.
+ */
+typedef struct PplRecordHeader
+{
+	uint32		len;
+	uint8		kind;			/* PplRecordKind */
+	uint8		flags;
+	uint16		unused;
+	Oid			relid;
+	TransactionId xid;			/* top level transaction */
+	uint32		seq;			/* place in the transaction, from 1 */
+	uint32		schema_offset;	/* where this segment holds the schema */
+	uint32		old_len;		/* bytes of the old tuple, 0 = none */
+	uint32		new_len;		/* bytes of the new tuple, 0 = none */
+	uint32		checksum;		/* of the body; 0 outside assert builds */
+	uint32		unused2;
+	XLogRecPtr	commit_lsn;		/* start of the commit record */
+	XLogRecPtr	end_lsn;		/* end of the commit record */
+	TimestampTz committed_at;
+} PplRecordHeader;
+
+/*
+ * Body of a PPL_REC_SCHEMA: this, natts PplSchemaColumn, and for each column
+ * with hasmissing, at a MAXALIGNed place, a uint64 length and the bytes of
+ * the value that tuples have which are older than the column (a pass-by-value
+ * one as a Datum).
+ */
+typedef struct PplSchemaBody
+{
+	uint32		natts;			/* dropped ones included */
+	uint32		unused;
+} PplSchemaBody;
+
+typedef struct PplSchemaColumn
+{
+	NameData	name;
+	Oid			type;			/* InvalidOid of a dropped column */
+	int32		typmod;
+	Oid			collation;
+	int16		len;			/* layout, also valid of a dropped column */
+	uint8		byval;
+	char		align;
+	char		storage;
+	char		generated;
+	char		identity;
+	uint8		notnull;
+	uint8		dropped;
+	uint8		hasmissing;
+	uint16		unused;
+} PplSchemaColumn;
+
+/* What a definition's change tells capture and the workers. */
+typedef enum PplControlAction
+{
+	PPL_CONTROL_BIRTH = 1,		/* events count from here on; running */
+	PPL_CONTROL_CHANGE,			/* stages or outputs changed */
+	PPL_CONTROL_START,			/* running again, at its checkpoint */
+	PPL_CONTROL_STOP,
+	PPL_CONTROL_REDRIVE,		/* dead letters are queued */
+	PPL_CONTROL_DROP
+} PplControlAction;
+
+#define PPL_CONTROL_VERSION	1
+
+/* Payload of a control message in the WAL, and of a PPL_REC_CONTROL. */
+typedef struct PplControl
+{
+	uint8		format;			/* PPL_CONTROL_VERSION */
+	uint8		action;			/* PplControlAction */
+	uint16		operations;		/* PPL_OP_* bits wanted of the source */
+	int32		pipeline_id;
+	int32		version;		/* of the definition, from this change on */
+	Oid			source;
+	Oid			owner;
+	uint32		unused;
+	uint64		secret;			/* proves that the extension wrote it */
+} PplControl;
+
+StaticAssertDecl(sizeof(PplSpoolFileHeader) == 40, "spool file header has padding");
+StaticAssertDecl(sizeof(PplRecordHeader) == 64, "spool record header has padding");
+StaticAssertDecl(sizeof(PplControl) == 32, "control message has padding");
+
+#endif							/* PPL_SPOOL_FORMAT_H */

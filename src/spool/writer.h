@@ -1,0 +1,99 @@
+/*
+ * writer.h
+ *		Append records to the spool of one database.  Used by capture alone.
+ *
+ * Usage: create once; for each replayed transaction begin, any number of
+ * change and control, commit; now and then flush, and publish what it
+ * returns.  An error leaves the writer unusable: free it (or exit) and create
+ * a new one, which begins behind all segments of the old one.
+ */
+#ifndef PPL_SPOOL_WRITER_H
+#define PPL_SPOOL_WRITER_H
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+
+#include "spool/format.h"
+
+typedef struct PplSpoolWriter PplSpoolWriter;
+
+/* The transaction being replayed; goes into every record. */
+typedef struct PplSpoolTxn
+{
+	TransactionId xid;
+	XLogRecPtr	commit_lsn;
+	XLogRecPtr	end_lsn;
+	TimestampTz committed_at;
+} PplSpoolTxn;
+
+/*
+ * Remove all spool files of the database and begin with segment first_segno,
+ * which must be above every number used since epoch.  The writer lives in a
+ * child of TopMemoryContext until it is freed.  Throws what the file system
+ * says.
+ */
+extern PplSpoolWriter *ppl_spool_writer_create(Oid database, uint64 epoch,
+											   XLogRecPtr slot_lsn,
+											   uint32 first_segno);
+
+/* Close the file and free the memory; the files stay.  Never throws. */
+extern void ppl_spool_writer_free(PplSpoolWriter *writer);
+
+/* Remember the transaction of the following records; writes nothing. */
+extern void ppl_spool_writer_begin(PplSpoolWriter *writer,
+								   const PplSpoolTxn *txn);
+
+/*
+ * Append one change: PPL_REC_INSERT, UPDATE, DELETE (with the tuples that
+ * there are) or TRUNCATE (without).  desc describes both tuples and is stored
+ * once per relation, schema_version and segment: the caller counts
+ * schema_version up whenever desc may have changed.  The tuples hold no
+ * pointer into memory (indirect or expanded values); on-disk toast pointers
+ * stay what they are.  Returns the position after the record, which is what a
+ * reader has as `next`.  Nothing is kept of the arguments.  Throws what the
+ * file system says.
+ */
+extern PplSpoolPos ppl_spool_writer_change(PplSpoolWriter *writer,
+										   PplRecordKind kind, Oid relid,
+										   TupleDesc desc, uint32 schema_version,
+										   uint32 seq, HeapTuple old_tuple,
+										   HeapTuple new_tuple);
+
+/* Append a control message, with relid = its source; result and errors as
+ * of ppl_spool_writer_change. */
+extern PplSpoolPos ppl_spool_writer_control(PplSpoolWriter *writer, uint32 seq,
+											const PplControl *control);
+
+/*
+ * End the transaction: append a COMMIT record if it wrote anything.  Returns
+ * the position after it, or else the present end.
+ */
+extern PplSpoolPos ppl_spool_writer_commit(PplSpoolWriter *writer);
+
+/*
+ * Write the buffer out and return the end of the spool.  Everything before it
+ * can be read by other processes from now on, so the caller may publish it.
+ */
+extern PplSpoolPos ppl_spool_writer_flush(PplSpoolWriter *writer);
+
+/* The end of the spool, what is still in the buffer included. */
+extern PplSpoolPos ppl_spool_writer_position(PplSpoolWriter *writer);
+
+/*
+ * Remove the segments before segno; the current one always stays.  Nothing
+ * happens for segments removed before.
+ */
+extern void ppl_spool_writer_remove_before(PplSpoolWriter *writer,
+										   uint32 segno);
+
+/* Number of the oldest segment that was not removed. */
+extern uint32 ppl_spool_writer_first_segment(PplSpoolWriter *writer);
+
+/*
+ * Bytes appended since the writer was created, and how many of them are in
+ * segments that were not removed; what is still in the buffer counts.
+ */
+extern uint64 ppl_spool_writer_bytes(PplSpoolWriter *writer);
+extern uint64 ppl_spool_writer_retained_bytes(PplSpoolWriter *writer);
+
+#endif							/* PPL_SPOOL_WRITER_H */

@@ -1,0 +1,366 @@
+/*
+ * batch.c
+ *		One batch = one database transaction.
+ *
+ * The outputs, the dead letters, the counts, the lineage and the checkpoint of
+ * a batch commit together or not at all.  First the whole batch is run at once;
+ * if that fails, again in parts (retry.c), to find out whose fault it is.  A
+ * transaction of the source that exceeds the limits of a batch is taken in
+ * several chunks, one after the other, in the same database transaction.
+ *
+ * Runs in a worker as the owner.  May block on locks of the outputs, on the
+ * commit of a source transaction (settle.c) and on the definition's lock, which
+ * a change of the definition holds.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/lmgr.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/failpoint.h"
+#include "base/process.h"
+#include "worker/batch.h"
+#include "worker/deadletter.h"
+#include "worker/outcome.h"
+#include "worker/result.h"
+#include "worker/retry.h"
+#include "worker/session.h"
+#include "worker/settle.h"
+
+#define PPL_REDRIVE_ROWS 1000		/* dead letters in one transaction */
+
+/* One attempt at a batch. */
+typedef struct Attempt
+{
+	PplWorker  *worker;
+	bool		redrive;		/* dead letters instead of the log */
+	bool		careful;		/* in parts */
+	int			number;			/* from 1 */
+	TimestampTz started_at;
+	PplPosition position;		/* reached in this transaction */
+	PplSpoolPos further;		/* where it ended, if in several chunks */
+	bool		nothing_left;	/* redrive: no dead letter is queued */
+} Attempt;
+
+static bool run_attempts(PplWorker *worker, PplBatch *batch);
+static void run_transaction(Attempt *attempt, PplBatch *batch);
+static bool begin_work(Attempt *attempt, const PplBatch *batch);
+static void run_chunk(Attempt *attempt, const PplBatch *batch);
+static void run_further_chunks(Attempt *attempt, const PplBatch *batch);
+static void run_events(PplWorker *worker, const PplBatch *batch, int first,
+					   int last);
+static bool excluded(int ordinal);
+
+/*
+ * Process one batch, however often it takes.  False if the worker is to stop
+ * instead: the definition is stopped or gone; then nothing was done.
+ */
+bool
+ppl_batch_process(PplWorker *worker, PplBatch *batch)
+{
+	return run_attempts(worker, batch);
+}
+
+/*
+ * Process the dead letters that are queued, chunk by chunk.  False as above.
+ */
+bool
+ppl_batch_redrive(PplWorker *worker)
+{
+	return run_attempts(worker, NULL);
+}
+
+/* Is this worker to do something else than try again? */
+static bool
+disturbed(PplWorker *worker)
+{
+	return !worker->consumer->running || worker->consumer->dropped ||
+		worker->db->state == PPL_DB_CLOSING;
+}
+
+static bool
+run_attempts(PplWorker *worker, PplBatch *batch)
+{
+	Attempt		attempt;
+	int			failures = 0;
+
+	memset(&attempt, 0, sizeof(attempt));
+	attempt.worker = worker;
+	attempt.redrive = (batch == NULL);
+	for (;;)
+	{
+		MemoryContext context = MemoryContextSwitchTo(worker->context);
+		ErrorData  *error = NULL;
+		PplVerdict	verdict;
+
+		attempt.number++;
+		PG_TRY();
+		{
+			run_transaction(&attempt, batch);
+		}
+		PG_CATCH();
+		{
+			MemoryContextSwitchTo(worker->context);
+			error = CopyErrorData();
+			FlushErrorState();
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(context);
+
+		if (error == NULL)
+		{
+			if (worker->stopped)
+				return false;
+			ppl_retry_over(worker);
+			worker->checkpoint.position = attempt.position;
+			if (attempt.further != 0)
+			{
+				batch->end_pos = attempt.further;
+				batch->end_lsn = batch->txns[0].end_lsn;
+			}
+			if (!attempt.redrive || attempt.nothing_left)
+				return true;
+			attempt.careful = false;
+			failures = 0;
+			continue;
+		}
+
+		HOLD_INTERRUPTS();
+		AbortCurrentTransaction();
+		ppl_outcome_end();
+		ppl_session_clean();
+		RESUME_INTERRUPTS();
+		verdict = ppl_retry_judge(error->sqlerrcode);
+		if (verdict == PPL_VERDICT_MOMENT || attempt.careful)
+		{
+			if (verdict == PPL_VERDICT_EVENT)
+				verdict = PPL_VERDICT_ENVIRONMENT;
+			ppl_retry_wait(worker, verdict, error, failures++);
+			attempt.careful = false;
+		}
+		else
+			attempt.careful = true;
+		FreeErrorData(error);
+		if (disturbed(worker))
+		{
+			worker->stopped = true;
+			return false;
+		}
+	}
+}
+
+/*
+ * The whole transaction, from start to commit.
+ */
+static void
+run_transaction(Attempt *attempt, PplBatch *batch)
+{
+	PplWorker  *worker = attempt->worker;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	attempt->started_at = GetCurrentTimestamp();
+	attempt->position = worker->checkpoint.position;
+	if (begin_work(attempt, batch))
+	{
+		if (attempt->redrive)
+		{
+			PplBatch   *letters = ppl_batch_create(CurTransactionContext);
+
+			PushActiveSnapshot(GetTransactionSnapshot());
+			ppl_deadletter_load_queued(worker, letters, PPL_REDRIVE_ROWS);
+			PopActiveSnapshot();
+			attempt->nothing_left = (letters->nevents == 0);
+			if (letters->nevents > 0)
+				run_chunk(attempt, letters);
+		}
+		else
+		{
+			run_chunk(attempt, batch);
+			if (!batch->complete)
+				run_further_chunks(attempt, batch);
+		}
+	}
+	PPL_FAILPOINT("worker-before-commit");
+	CommitTransactionCommand();
+	PPL_FAILPOINT("worker-after-commit");
+
+	ppl_outcome_end();
+	ppl_session_clean();
+	pgstat_report_stat(false);
+}
+
+/*
+ * Everything between the start of the transaction and the first event.  False
+ * if there is nothing to be done because the definition is stopped or gone.
+ */
+static bool
+begin_work(Attempt *attempt, const PplBatch *batch)
+{
+	PplWorker  *worker = attempt->worker;
+
+	if (batch)
+		ppl_settle(batch);
+	ppl_definition_lock(worker->pipeline_id, AccessShareLock);
+	if (worker->program == NULL || ppl_program_is_stale() ||
+		worker->program->version != worker->checkpoint.version)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		ppl_program_free(worker->program);
+		worker->program = NULL;
+		worker->program = ppl_program_load(worker->context, worker->pipeline_id,
+										   worker->checkpoint.version);
+		PopActiveSnapshot();
+	}
+	worker->stopped = worker->program == NULL || !worker->program->pipeline->running;
+	return !worker->stopped;
+}
+
+/*
+ * Run the events of one chunk and store what became of them.
+ */
+static void
+run_chunk(Attempt *attempt, const PplBatch *batch)
+{
+	PplWorker  *worker = attempt->worker;
+	int			guc_level = NewGUCNestLevel();
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_outcome_begin(batch->context, batch->nevents,
+					  list_length(worker->program->pipeline->stages),
+					  worker->program->pipeline->lineage);
+	if (attempt->careful)
+		ppl_retry_run(worker, batch);
+	else
+		run_events(worker, batch, 1, batch->nevents);
+	AtEOXact_GUC(false, guc_level);
+	PopActiveSnapshot();
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_result_store(worker, batch, attempt->redrive, attempt->position,
+					 attempt->started_at, attempt->number);
+	PopActiveSnapshot();
+	if (!attempt->redrive)
+		attempt->position = batch->last;
+}
+
+/*
+ * The rest of a transaction whose first chunk is batch.  It is committed, so
+ * all of it will come; capture wakes us for each piece.
+ */
+static void
+run_further_chunks(Attempt *attempt, const PplBatch *batch)
+{
+	PplWorker  *worker = attempt->worker;
+	PplGatherRequest request;
+	bool		complete = false;
+
+	ppl_spool_reader_seek(worker->reader, batch->end_pos);
+	while (!complete)
+	{
+		PplBatch   *chunk = ppl_batch_create(CurTransactionContext);
+
+		ppl_worker_request(worker, &request);
+		request.done = attempt->position;
+		ppl_gather(chunk, worker->reader,
+				   pg_atomic_read_u64(&worker->db->spool_end), &request);
+		if (chunk->nevents > 0)
+		{
+			run_chunk(attempt, chunk);
+			complete = chunk->complete;
+		}
+		else if (chunk->end_lsn >= batch->txns[0].end_lsn)
+			complete = true;
+		else
+			ppl_process_wait(-1);
+		if (complete)
+			attempt->further = chunk->end_pos;
+		MemoryContextDelete(chunk->context);
+	}
+}
+
+/* Left out of the statement? */
+static bool
+excluded(int ordinal)
+{
+	return ppl_outcome_excluded(ordinal);
+}
+
+/*
+ * An event that made several rows, some of which a validation rejected while
+ * others were inserted, is rejected as a whole: run again without it.
+ */
+static void
+check_atomicity(int first, int last)
+{
+	for (int ordinal = first; ordinal <= last; ordinal++)
+	{
+		PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+
+		if (outcome->fate != PPL_FATE_REJECTED || outcome->rows == NULL)
+			continue;
+		outcome->excluded = true;
+		ppl_outcome_set_current(ordinal);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("some rows of an event were rejected")));
+	}
+}
+
+/*
+ * Run the statement over some events, with all that can still fail because of
+ * them before the commit.
+ */
+static void
+run_events(PplWorker *worker, const PplBatch *batch, int first, int last)
+{
+	ConstraintsSetStmt *immediate = makeNode(ConstraintsSetStmt);
+
+	ppl_program_run(worker->program, batch, first, last, excluded);
+	ppl_outcome_clear_current();
+	AfterTriggerSetState(immediate);
+	check_atomicity(first, last);
+}
+
+/*
+ * Run some events in a subtransaction.  NULL if they went through; otherwise
+ * it is rolled back, and the error is returned, in the batch's memory.
+ */
+ErrorData *
+ppl_batch_try(PplWorker *worker, const PplBatch *batch, int first, int last)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	ErrorData  *error = NULL;
+
+	ppl_outcome_reset(first, last);
+	ppl_outcome_save_tallies();
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		run_events(worker, batch, first, last);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(batch->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		ppl_outcome_restore_tallies();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	return error;
+}

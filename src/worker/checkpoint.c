@@ -1,0 +1,238 @@
+/*
+ * checkpoint.c
+ *		Position, counts and the batch's record: what commits with the outputs.
+ *
+ * Runs in the batch's transaction, elevated: the owner of a pipeline can read
+ * and forge none of it.  The statement that is run for each batch is prepared
+ * once a process.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+
+#include "base/shm.h"
+#include "catalog/definition.h"
+#include "catalog/names.h"
+#include "catalog/sql.h"
+#include "worker/checkpoint.h"
+#include "worker/outcome.h"
+
+
+static const char *const record_sql =
+"WITH moved AS ("
+"  UPDATE " PPL_CHECKPOINTS " SET commit_lsn = $2, seq = $3, version = $4,"
+"    updated_at = pg_catalog.clock_timestamp()"
+"  WHERE pipeline_id = $1 AND segment = 0 AND partition = 0"
+"    AND commit_lsn = $5 AND seq = $6 RETURNING 1),"
+" counted AS ("
+"  INSERT INTO " PPL_COUNTS " AS c"
+"    (pipeline_id, output_id, events, produced, filtered, rejected, failed)"
+"  SELECT $1, d.* FROM ROWS FROM (pg_catalog.unnest($7), pg_catalog.unnest($8),"
+"    pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11),"
+"    pg_catalog.unnest($12)) AS d"
+"  ON CONFLICT (pipeline_id, output_id) DO UPDATE SET"
+"    events = c.events + excluded.events,"
+"    produced = c.produced + excluded.produced,"
+"    filtered = c.filtered + excluded.filtered,"
+"    rejected = c.rejected + excluded.rejected,"
+"    failed = c.failed + excluded.failed),"
+" tallied AS ("
+"  INSERT INTO " PPL_STAGE_COUNTS " AS s"
+"    (pipeline_id, stage_id, events, rows, microseconds, errors)"
+"  SELECT $1, d.* FROM ROWS FROM (pg_catalog.unnest($13), pg_catalog.unnest($14),"
+"    pg_catalog.unnest($15), pg_catalog.unnest($16), pg_catalog.unnest($17)) AS d"
+"  ON CONFLICT (pipeline_id, stage_id) DO UPDATE SET"
+"    events = s.events + excluded.events,"
+"    rows = s.rows + excluded.rows,"
+"    microseconds = s.microseconds + excluded.microseconds,"
+"    errors = s.errors + excluded.errors)"
+" INSERT INTO " PPL_BATCHES
+"  (pipeline_id, segment, partition, version, redrive, first_lsn, first_seq,"
+"   last_lsn, last_seq, transactions, events, produced, filtered, rejected,"
+"   failed, attempts, started_at, processed_at, lineage)"
+" SELECT $1, 0, 0, $4, $18, $19, $20, $2, $3, $21, $8[1],"
+"   $9[1], $10[1], $11[1], $12[1], $22, $23, pg_catalog.clock_timestamp(), $24"
+" WHERE $18 OR EXISTS (SELECT FROM moved)"
+" RETURNING batch_id";
+
+static Oid record_types[] = {
+	INT4OID, LSNOID, INT4OID, INT4OID, LSNOID, INT4OID,
+	INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	INT8ARRAYOID,
+	INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
+	BOOLOID, LSNOID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID, BYTEAOID
+};
+
+/* Saved plans of this process. */
+static struct
+{
+	SPIPlanPtr	record;
+}			self;
+
+/*
+ * Read the checkpoint of a pipeline's only segment.
+ */
+void
+ppl_checkpoint_load(int pipeline_id, PplCheckpoint *checkpoint)
+{
+	PplDatabase *db = ppl_database_find(MyDatabaseId);
+	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
+	PplSqlResult *result;
+
+	memset(checkpoint, 0, sizeof(*checkpoint));
+	result = ppl_sql_read("SELECT commit_lsn, seq, version, system_identifier,"
+						  " database, slot_lsn FROM " PPL_CHECKPOINTS
+						  " WHERE pipeline_id = $1 AND segment = 0 AND partition = 0",
+						  1, args);
+	if (result->nrows == 0)
+		return;
+	checkpoint->exists = true;
+	checkpoint->position.commit_lsn = DatumGetLSN(ppl_sql_value(result, 0, 0));
+	checkpoint->position.seq = ppl_sql_int(result, 0, 1);
+	checkpoint->version = ppl_sql_int(result, 0, 2);
+	checkpoint->foreign =
+		(uint64) DatumGetInt64(ppl_sql_value(result, 0, 3)) != GetSystemIdentifier() ||
+		ppl_sql_oid(result, 0, 4) != MyDatabaseId ||
+		DatumGetLSN(ppl_sql_value(result, 0, 5)) != db->slot_lsn;
+}
+
+/*
+ * Events count from this position on, under this version of the definition.
+ */
+void
+ppl_checkpoint_birth(int pipeline_id, PplPosition position, int version)
+{
+	PplDatabase *db = ppl_database_find(MyDatabaseId);
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline_id),
+		ppl_sql_arg(LSNOID, LSNGetDatum(position.commit_lsn)),
+		ppl_sql_arg_int(position.seq),
+		ppl_sql_arg_int(version),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+		ppl_sql_arg(LSNOID, LSNGetDatum(db->slot_lsn))
+	};
+
+	(void) ppl_sql_run("INSERT INTO " PPL_CHECKPOINTS
+					   " (pipeline_id, segment, partition, commit_lsn, seq, version,"
+					   "  system_identifier, database, slot_lsn, updated_at)"
+					   " VALUES ($1, 0, 0, $2, $3, $4, $5, $6, $7, pg_catalog.clock_timestamp())"
+					   " ON CONFLICT (pipeline_id, segment, partition) DO UPDATE"
+					   " SET commit_lsn = $2, seq = $3, version = $4,"
+					   "  system_identifier = $5, database = $6, slot_lsn = $7,"
+					   "  updated_at = pg_catalog.clock_timestamp()",
+					   lengthof(args), args);
+}
+
+/*
+ * All before this position is done; from it on a new version counts.
+ */
+void
+ppl_checkpoint_version(int pipeline_id, PplPosition position, int version)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline_id),
+		ppl_sql_arg(LSNOID, LSNGetDatum(position.commit_lsn)),
+		ppl_sql_arg_int(position.seq),
+		ppl_sql_arg_int(version)
+	};
+
+	(void) ppl_sql_run("UPDATE " PPL_CHECKPOINTS
+					   " SET commit_lsn = $2, seq = $3, version = $4,"
+					   "  updated_at = pg_catalog.clock_timestamp()"
+					   " WHERE pipeline_id = $1 AND segment = 0 AND partition = 0",
+					   lengthof(args), args);
+}
+
+static Datum
+int4_array(const int *values, int n)
+{
+	Datum	   *datums = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		datums[i] = Int32GetDatum(values[i]);
+	return PointerGetDatum(construct_array(datums, n, INT4OID, 4, true,
+										   TYPALIGN_INT));
+}
+
+/* One field of n structs, which are stride bytes long. */
+static Datum
+int8_array(const void *first, Size stride, int n)
+{
+	Datum	   *datums = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		datums[i] = Int64GetDatum(*(const int64 *) ((const char *) first + i * stride));
+	return PointerGetDatum(construct_array(datums, n, INT8OID, 8, FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
+/*
+ * Move the checkpoint and write the record of a batch; returns its batch_id.
+ * Error XX000 if the checkpoint is not where this worker left it: somebody
+ * else moved it, and this batch must not commit.
+ */
+int64
+ppl_checkpoint_record(const PplBatchRecord *record)
+{
+	Datum		values[lengthof(record_types)];
+	char		nulls[lengthof(record_types) + 1];
+	PplElevation elevation;
+	bool		isnull;
+	int64		batch_id;
+	int			n = 0;
+
+	memset(nulls, ' ', sizeof(nulls));
+	values[n++] = Int32GetDatum(record->pipeline_id);
+	values[n++] = LSNGetDatum(record->position.commit_lsn);
+	values[n++] = Int32GetDatum(record->position.seq);
+	values[n++] = Int32GetDatum(record->version);
+	values[n++] = LSNGetDatum(record->move ? record->before.commit_lsn : PG_UINT64_MAX);
+	values[n++] = Int32GetDatum(record->before.seq);
+	values[n++] = int4_array(record->output_ids, record->noutputs);
+	for (int field = 0; field < 5; field++)
+		values[n++] = int8_array((const int64 *) record->counts + field,
+								 sizeof(PplCounts), record->noutputs);
+	values[n++] = int4_array(record->stage_ids, record->nstages);
+	for (int field = 0; field < 4; field++)
+		values[n++] = int8_array((const int64 *) record->tallies + field,
+								 sizeof(PplStageTally), record->nstages);
+	values[n++] = BoolGetDatum(record->redrive);
+	values[n++] = LSNGetDatum(record->first.commit_lsn);
+	values[n++] = Int32GetDatum(record->first.seq);
+	values[n++] = Int32GetDatum(record->transactions);
+	values[n++] = Int32GetDatum(record->attempts);
+	values[n++] = TimestampTzGetDatum(record->started_at);
+	if (record->lineage == NULL)
+		nulls[n] = 'n';
+	values[n++] = PointerGetDatum(record->lineage);
+	Assert(n == lengthof(record_types));
+
+	ppl_elevate_begin(&elevation);
+	SPI_connect();
+	if (self.record == NULL)
+	{
+		self.record = SPI_prepare(record_sql, lengthof(record_types),
+								  record_types);
+		if (self.record == NULL || SPI_keepplan(self.record) != 0)
+			elog(ERROR, "could not prepare the record of a batch");
+	}
+	if (SPI_execute_plan(self.record, values, nulls, false, 0) != SPI_OK_INSERT_RETURNING)
+		elog(ERROR, "could not write the record of a batch");
+	if (SPI_processed != 1)
+		elog(ERROR, "the checkpoint of pipeline %d was moved by somebody else",
+			 record->pipeline_id);
+	batch_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										   SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	ppl_elevate_end(&elevation);
+	return batch_id;
+}

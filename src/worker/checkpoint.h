@@ -1,0 +1,57 @@
+/*
+ * checkpoint.h
+ *		Position, counts and the batch's record: what commits with the outputs.
+ */
+#ifndef PPL_CHECKPOINT_H
+#define PPL_CHECKPOINT_H
+
+#include "worker/gather.h"
+
+typedef struct PplCheckpoint
+{
+	bool		exists;
+	bool		foreign;		/* made for another slot than ours */
+	PplPosition position;
+	int			version;		/* of the definition reached */
+} PplCheckpoint;
+
+/* Events of one output by what became of them. */
+typedef struct PplCounts
+{
+	int64		events;
+	int64		produced;
+	int64		filtered;
+	int64		rejected;
+	int64		failed;
+} PplCounts;
+
+/* All that one batch adds to our tables but its dead letters. */
+typedef struct PplBatchRecord
+{
+	int			pipeline_id;
+	int			version;
+	bool		redrive;
+	bool		move;			/* the checkpoint, from before to position */
+	PplPosition before;
+	PplPosition first;
+	PplPosition position;
+	int			transactions;
+	int			attempts;
+	TimestampTz started_at;
+	int			noutputs;
+	int		   *output_ids;		/* [0] is 0: the pipeline itself */
+	PplCounts  *counts;
+	int			nstages;
+	int		   *stage_ids;
+	struct PplStageTally *tallies;
+	bytea	   *lineage;		/* or NULL */
+} PplBatchRecord;
+
+extern void ppl_checkpoint_load(int pipeline_id, PplCheckpoint *checkpoint);
+extern void ppl_checkpoint_birth(int pipeline_id, PplPosition position,
+								 int version);
+extern void ppl_checkpoint_version(int pipeline_id, PplPosition position,
+								   int version);
+extern int64 ppl_checkpoint_record(const PplBatchRecord *record);
+
+#endif							/* PPL_CHECKPOINT_H */

@@ -1,0 +1,42 @@
+/*
+ * compile.h
+ *		The stages and outputs of a segment as one SQL statement.
+ */
+#ifndef PPL_COMPILE_H
+#define PPL_COMPILE_H
+
+#include "access/tupdesc.h"
+
+#include "catalog/definition.h"
+
+/* Name of the relation of the batch in the statement. */
+#define PPL_BATCH_RELATION "_pipeline_batch"
+
+/* Reasons for which a query of a validate stage rejects an event. */
+#define PPL_REASON_NO_ROW "no row"
+#define PPL_REASON_FALSE "validation returned false"
+#define PPL_REASON_NULL "validation returned null"
+
+/* What the outcome functions call a row's way through the statement. */
+typedef struct PplStatement
+{
+	char	   *sql;
+	TupleDesc	batch_desc;		/* ordinal int4, then the source's columns */
+	int			noutputs;
+	PplOutput **outputs;		/* number i of _produced() is outputs[i] */
+	int		   *output_nkeys;	/* key columns of each, 0 = no key */
+	char	 ***output_keys;	/* their names */
+	Oid		  **output_key_types;
+	List	   *relids;			/* tables and types that the text depends on:
+								 * compile again when one is invalidated */
+} PplStatement;
+
+/*
+ * Compile a definition for events that see version; the outputs with
+ * since <= version take part.  Result in CurrentMemoryContext.  Throws what
+ * the checks in catalog/shape throw, so a definition that no longer fits its
+ * objects is an error with a hint.
+ */
+extern PplStatement *ppl_compile(const PplPipeline *pipeline, int version);
+
+#endif							/* PPL_COMPILE_H */

@@ -1,0 +1,236 @@
+/*
+ * deadletter.c
+ *		Events that were rejected or failed.
+ *
+ * Runs in the batch's transaction.  Rendering a row to jsonb and back may call
+ * user code (casts, input functions of user types), so it is done as the owner;
+ * storing is done elevated.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+
+#include "catalog/names.h"
+#include "catalog/sql.h"
+#include "worker/deadletter.h"
+
+static const char *
+operation_name(PplRecordKind kind)
+{
+	switch (kind)
+	{
+		case PPL_REC_INSERT:
+			return "insert";
+		case PPL_REC_UPDATE:
+			return "update";
+		case PPL_REC_DELETE:
+			return "delete";
+		case PPL_REC_TRUNCATE:
+			return "truncate";
+		case PPL_REC_CONTROL:
+		case PPL_REC_SCHEMA:
+		case PPL_REC_COMMIT:
+		case PPL_REC_NEXT:
+			break;
+	}
+	elog(ERROR, "record kind %d is no event", kind);
+	pg_unreachable();
+}
+
+/*
+ * The row of an event as jsonb, in CurrentMemoryContext; 0 if it has none.
+ */
+Datum
+ppl_deadletter_render(PplProgram *program, const PplEvent *event)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			rowtype = get_rel_type_id(program->pipeline->source);
+	const PplRow *row;
+	HeapTuple	tuple;
+	Datum		composite;
+	Datum		result;
+	bool		isnull;
+
+	if (event->tuple == NULL)
+		return (Datum) 0;
+	row = ppl_program_row(program, event);
+	tuple = heap_form_tuple(program->source_desc, row->values, row->nulls);
+	composite = heap_copy_tuple_as_datum(tuple, program->source_desc);
+
+	SPI_connect();
+	if (SPI_execute_with_args("SELECT pg_catalog.to_jsonb($1)", 1, &rowtype,
+							  &composite, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not render an event");
+	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	MemoryContextSwitchTo(context);
+	result = PointerGetDatum(PG_DETOAST_DATUM_COPY(result));
+	SPI_finish();
+	MemoryContextSwitchTo(context);
+	return result;
+}
+
+static PplSqlArg
+text_or_null(const char *value)
+{
+	return value ? ppl_sql_arg_text(value) : ppl_sql_arg_null(TEXTOID);
+}
+
+/*
+ * Store the dead letter of an event: a new one, or the next failure of one that
+ * was redriven.
+ */
+void
+ppl_deadletter_store(PplWorker *worker, const PplBatch *batch, int ordinal,
+					 Datum payload)
+{
+	PplPipeline *pipeline = worker->program->pipeline;
+	const PplEvent *event = &batch->events[ordinal - 1];
+	const PplBatchTxn *txn = &batch->txns[event->txn];
+	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+	PplStage   *stage = outcome->stage > 0 ?
+		list_nth(pipeline->stages, outcome->stage - 1) : NULL;
+	ErrorData  *error = outcome->fate == PPL_FATE_FAILED ? outcome->error : NULL;
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline->pipeline_id),
+		ppl_sql_arg_int(worker->program->version),
+		stage ? ppl_sql_arg_int(stage->stage_id) : ppl_sql_arg_null(INT4OID),
+		text_or_null(stage ? stage->name : NULL),
+		ppl_sql_arg_text(error ? "failed" : "rejected"),
+		text_or_null(error ? error->message : outcome->reason),
+		text_or_null(error ? unpack_sql_state(error->sqlerrcode) : NULL),
+		text_or_null(error ? error->detail : NULL),
+		text_or_null(error ? error->context : NULL),
+		ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->source)),
+		ppl_sql_arg_text(operation_name(event->kind)),
+		ppl_sql_arg(JSONBOID, payload),
+		ppl_sql_arg(LSNOID, LSNGetDatum(txn->commit_lsn)),
+		ppl_sql_arg_int(event->seq),
+		ppl_sql_arg(XIDOID, TransactionIdGetDatum(txn->xid)),
+		ppl_sql_arg(TIMESTAMPTZOID, TimestampTzGetDatum(txn->committed_at)),
+		ppl_sql_arg_int(event->attempts + 1)
+	};
+
+	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
+					   " (pipeline_id, version, stage_id, stage, kind, reason, sqlstate,"
+					   "  detail, context, source, operation, event, commit_lsn, seq, xid,"
+					   "  committed_at, attempts)"
+					   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,"
+					   "  $14, $15, $16, $17)"
+					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
+					   "  version = excluded.version, stage_id = excluded.stage_id,"
+					   "  stage = excluded.stage, kind = excluded.kind,"
+					   "  reason = excluded.reason, sqlstate = excluded.sqlstate,"
+					   "  detail = excluded.detail, context = excluded.context,"
+					   "  failed_at = excluded.failed_at, attempts = excluded.attempts,"
+					   "  state = 'open', queued = false",
+					   lengthof(args), args);
+}
+
+/*
+ * The row of a dead letter as a tuple of today's row type, as the owner.
+ */
+static HeapTuple
+restore_row(PplProgram *program, Datum payload)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			type = JSONBOID;
+	HeapTupleData tuple;
+	HeapTuple	result;
+	Datum		value;
+	bool		isnull;
+	char	   *sql = psprintf("SELECT pg_catalog.jsonb_populate_record(NULL::%s, $1)",
+							   quote_qualified_identifier(get_namespace_name(get_rel_namespace(program->pipeline->source)),
+														  get_rel_name(program->pipeline->source)));
+
+	SPI_connect();
+	if (SPI_execute_with_args(sql, 1, &type, &payload, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not restore an event");
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	memset(&tuple, 0, sizeof(tuple));
+	tuple.t_data = DatumGetHeapTupleHeader(value);
+	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+	MemoryContextSwitchTo(context);
+	result = heap_copytuple(&tuple);
+	SPI_finish();
+	MemoryContextSwitchTo(context);
+	return result;
+}
+
+/*
+ * Put up to limit queued dead letters into an empty batch, in event order, and
+ * lock them.
+ */
+void
+ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit)
+{
+	PplProgram *program = worker->program;
+	PplSqlArg	args[] = {ppl_sql_arg_int(worker->pipeline_id),
+	ppl_sql_arg_int(limit)};
+	PplSqlResult *result;
+
+	result = ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
+						 " committed_at, attempts FROM " PPL_DEAD_LETTERS
+						 " WHERE pipeline_id = $1 AND queued"
+						 " ORDER BY commit_lsn, seq LIMIT $2 FOR UPDATE",
+						 lengthof(args), args);
+	for (int64 i = 0; i < result->nrows; i++)
+	{
+		PplRecordHeader header;
+		PplEvent   *event;
+		HeapTuple	tuple = restore_row(program, ppl_sql_value(result, i, 3));
+
+		memset(&header, 0, sizeof(header));
+		header.kind = PPL_REC_INSERT;
+		header.commit_lsn = DatumGetLSN(ppl_sql_value(result, i, 4));
+		header.seq = ppl_sql_int(result, i, 5);
+		header.xid = DatumGetTransactionId(ppl_sql_value(result, i, 6));
+		header.committed_at = DatumGetTimestampTz(ppl_sql_value(result, i, 7));
+		ppl_batch_add_event(batch, &header, program->source_desc, tuple);
+
+		event = &batch->events[batch->nevents - 1];
+		event->dead_letter_id = DatumGetInt64(ppl_sql_value(result, i, 0));
+		event->dead_letter_version = ppl_sql_int(result, i, 1);
+		event->was_rejected = strcmp(ppl_sql_text(result, i, 2), "rejected") == 0;
+		event->attempts = ppl_sql_int(result, i, 8);
+	}
+	batch->complete = true;
+}
+
+/*
+ * A batch of dead letters was run: those that went through are redriven, and
+ * the lineage of all of them is now that of this batch.
+ */
+void
+ppl_deadletter_redriven(PplWorker *worker, const PplBatch *batch, int64 batch_id)
+{
+	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
+	{
+		const PplEvent *event = &batch->events[ordinal - 1];
+		PplSqlArg	args[] = {
+			ppl_sql_arg_int(worker->pipeline_id),
+			ppl_sql_arg(LSNOID, LSNGetDatum(batch->txns[event->txn].commit_lsn)),
+			ppl_sql_arg_int(event->seq),
+			ppl_sql_arg(INT8OID, Int64GetDatum(batch_id)),
+			ppl_sql_arg(INT8OID, Int64GetDatum(event->dead_letter_id))
+		};
+
+		if (ppl_outcome_of(ordinal)->fate == PPL_FATE_OPEN)
+			(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
+							   " SET state = 'redriven', queued = false, attempts = attempts + 1"
+							   " WHERE id = $1",
+							   1, &args[4]);
+		(void) ppl_sql_run("INSERT INTO " PPL_RERUNS
+						   " (pipeline_id, commit_lsn, seq, batch_id)"
+						   " VALUES ($1, $2, $3, $4)"
+						   " ON CONFLICT (pipeline_id, commit_lsn, seq)"
+						   " DO UPDATE SET batch_id = excluded.batch_id",
+						   4, args);
+	}
+}

@@ -1,0 +1,217 @@
+/*
+ * gather.c
+ *		Take events from the spool into a batch.
+ *
+ * Runs in a worker, outside transactions.  Takes what is published, up to the
+ * limits, and gives back what is beyond the last complete transaction, unless
+ * one transaction alone exceeds the limits: then the batch is not complete and
+ * the caller goes on in the same database transaction.  A control record of
+ * the pipeline ends the batch.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/htup_details.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "worker/gather.h"
+
+/* What was read when the last transaction that fits was complete. */
+typedef struct Cut
+{
+	int			nevents;
+	int			ntxns;
+	PplPosition last;
+	PplSpoolPos pos;
+	XLogRecPtr	end_lsn;
+} Cut;
+
+/*
+ * An empty batch in a context of its own below parent; freed by deleting that.
+ */
+PplBatch *
+ppl_batch_create(MemoryContext parent)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "pipeline batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	PplBatch   *batch = MemoryContextAllocZero(context, sizeof(*batch));
+
+	batch->context = context;
+	batch->max_events = 64;
+	batch->events = MemoryContextAlloc(context, batch->max_events * sizeof(PplEvent));
+	batch->max_txns = 16;
+	batch->txns = MemoryContextAlloc(context, batch->max_txns * sizeof(PplBatchTxn));
+	return batch;
+}
+
+static PplBatchTxn *
+transaction_of(PplBatch *batch, const PplRecordHeader *header)
+{
+	PplBatchTxn *txn;
+
+	if (batch->ntxns > 0 &&
+		batch->txns[batch->ntxns - 1].commit_lsn == header->commit_lsn)
+		return &batch->txns[batch->ntxns - 1];
+	if (batch->ntxns == batch->max_txns)
+	{
+		batch->max_txns *= 2;
+		batch->txns = repalloc_huge(batch->txns,
+									mul_size(batch->max_txns, sizeof(PplBatchTxn)));
+	}
+	txn = &batch->txns[batch->ntxns++];
+	txn->xid = header->xid;
+	txn->commit_lsn = header->commit_lsn;
+	txn->end_lsn = header->end_lsn;
+	txn->committed_at = header->committed_at;
+	txn->first = batch->nevents + 1;
+	txn->nevents = 0;
+	return txn;
+}
+
+/*
+ * Append an event; the tuple is copied, desc must outlive the batch.
+ */
+void
+ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
+					TupleDesc desc, HeapTuple tuple)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
+	PplEvent   *event;
+
+	transaction_of(batch, header)->nevents++;
+	if (batch->nevents == batch->max_events)
+	{
+		batch->max_events *= 2;
+		batch->events = repalloc_huge(batch->events,
+									  mul_size(batch->max_events, sizeof(PplEvent)));
+	}
+	event = &batch->events[batch->nevents++];
+	memset(event, 0, sizeof(*event));
+	event->kind = header->kind;
+	event->seq = header->seq;
+	event->txn = batch->ntxns - 1;
+	event->desc = desc;
+	event->tuple = tuple->t_data ? heap_copytuple(tuple) : NULL;
+	batch->bytes += tuple->t_len + sizeof(PplEvent);
+	batch->last.commit_lsn = header->commit_lsn;
+	batch->last.seq = header->seq;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static bool
+wanted_change(const PplRecordHeader *header, const PplGatherRequest *request)
+{
+	switch ((PplRecordKind) header->kind)
+	{
+		case PPL_REC_INSERT:
+			return (request->operations & PPL_OP_INSERT) != 0;
+		case PPL_REC_UPDATE:
+			return (request->operations & PPL_OP_UPDATE) != 0;
+		case PPL_REC_DELETE:
+			return (request->operations & PPL_OP_DELETE) != 0;
+		case PPL_REC_TRUNCATE:
+			return (request->operations & PPL_OP_TRUNCATE) != 0;
+		case PPL_REC_CONTROL:
+		case PPL_REC_SCHEMA:
+		case PPL_REC_COMMIT:
+		case PPL_REC_NEXT:
+			break;
+	}
+	return false;
+}
+
+static void
+take_cut(Cut *cut, const PplBatch *batch, PplSpoolPos pos)
+{
+	cut->nevents = batch->nevents;
+	cut->ntxns = batch->ntxns;
+	cut->last = batch->last;
+	cut->pos = pos;
+	cut->end_lsn = batch->end_lsn;
+}
+
+/*
+ * Fill the batch from the reader's position, at most up to end, which is
+ * published.  Afterwards the reader stands at batch->end_pos.
+ */
+void
+ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
+		   const PplGatherRequest *request)
+{
+	Cut			cut;
+	PplRecordHeader header;
+	PplSpoolRecord record;
+	bool		open = false;	/* events of an unfinished transaction */
+	bool		full = false;
+
+	memset(&cut, 0, sizeof(cut));
+	cut.pos = ppl_spool_reader_position(reader);
+	while (!full && ppl_spool_reader_peek(reader, end, &header))
+	{
+		PplPosition position = {header.commit_lsn, header.seq};
+
+		CHECK_FOR_INTERRUPTS();
+		if (header.kind == PPL_REC_COMMIT)
+		{
+			ppl_spool_reader_skip(reader);
+			batch->end_lsn = header.end_lsn;
+			open = false;
+			take_cut(&cut, batch, ppl_spool_reader_position(reader));
+			full = batch->nevents >= request->max_rows ||
+				batch->bytes >= request->max_bytes;
+		}
+		else if (header.kind == PPL_REC_CONTROL &&
+				 ppl_position_after(position, request->done))
+		{
+			PplSpoolPos before = ppl_spool_reader_position(reader);
+
+			(void) ppl_spool_reader_next(reader, end, &record);
+			if (record.control.pipeline_id != request->pipeline_id ||
+				(!request->born && record.control.action != PPL_CONTROL_BIRTH))
+				continue;
+			batch->has_control = true;
+			batch->control = record.control;
+			batch->control_position = position;
+			batch->control_end = ppl_spool_reader_position(reader);
+			take_cut(&cut, batch, before);
+			open = false;
+			break;
+		}
+		else if (header.relid == request->source && request->born &&
+				 wanted_change(&header, request) &&
+				 ppl_position_after(position, request->done))
+		{
+			(void) ppl_spool_reader_next(reader, end, &record);
+			ppl_batch_add_event(batch, &record.header, record.schema->desc,
+								record.new_tuple.t_data ? &record.new_tuple :
+								&record.old_tuple);
+			open = true;
+			full = batch->nevents >= request->max_rows ||
+				batch->bytes >= request->max_bytes;
+		}
+		else
+			ppl_spool_reader_skip(reader);
+	}
+
+	batch->complete = true;
+	if (!open)
+		batch->end_pos = batch->has_control ? cut.pos :
+			ppl_spool_reader_position(reader);
+	else if (full && cut.nevents == 0)
+	{
+		/* One transaction exceeds the limits. */
+		batch->complete = false;
+		batch->end_pos = ppl_spool_reader_position(reader);
+	}
+	else
+	{
+		/* Give back the transaction that is not complete. */
+		batch->nevents = cut.nevents;
+		batch->ntxns = cut.ntxns;
+		batch->last = cut.last;
+		batch->end_lsn = cut.end_lsn;
+		batch->end_pos = cut.pos;
+		ppl_spool_reader_seek(reader, cut.pos);
+	}
+}

@@ -1,0 +1,91 @@
+/*
+ * gather.h
+ *		Take events from the spool into a batch.
+ */
+#ifndef PPL_GATHER_H
+#define PPL_GATHER_H
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+
+#include "spool/reader.h"
+
+/* The place of an event in the order of processing. */
+typedef struct PplPosition
+{
+	XLogRecPtr	commit_lsn;
+	uint32		seq;
+} PplPosition;
+
+/* A transaction of a batch. */
+typedef struct PplBatchTxn
+{
+	TransactionId xid;
+	XLogRecPtr	commit_lsn;
+	XLogRecPtr	end_lsn;
+	TimestampTz committed_at;
+	int			first;			/* ordinal of its first event here */
+	int			nevents;
+} PplBatchTxn;
+
+typedef struct PplEvent
+{
+	PplRecordKind kind;
+	uint32		seq;
+	int			txn;			/* index in the batch's transactions */
+	int			attempts;		/* runs before this batch */
+	int64		dead_letter_id; /* of a redriven event, else 0 */
+	int			dead_letter_version;	/* definition under which it became one */
+	bool		was_rejected;	/* else failed */
+	TupleDesc	desc;			/* layout of tuple */
+	HeapTuple	tuple;			/* new row, or the old one of a delete */
+} PplEvent;
+
+/* What is processed in one statement. Lives in its own memory context. */
+typedef struct PplBatch
+{
+	MemoryContext context;
+	int			nevents;
+	int			max_events;
+	PplEvent   *events;			/* ordinal - 1 is the index */
+	int			ntxns;
+	int			max_txns;
+	PplBatchTxn *txns;
+	Size		bytes;
+	bool		complete;		/* ends at the end of a transaction */
+	PplPosition last;			/* all up to here is done with this batch */
+	PplSpoolPos end_pos;		/* where the next batch begins */
+	XLogRecPtr	end_lsn;		/* end of the last complete transaction */
+	bool		has_control;	/* a control record follows the events */
+	PplControl	control;
+	PplPosition control_position;
+	PplSpoolPos control_end;
+} PplBatch;
+
+/* Whose events, from where. */
+typedef struct PplGatherRequest
+{
+	int32		pipeline_id;
+	Oid			source;
+	uint16		operations;
+	bool		born;			/* false: look for the birth record only */
+	PplPosition done;			/* skip up to here */
+	int			max_rows;
+	Size		max_bytes;
+} PplGatherRequest;
+
+extern PplBatch *ppl_batch_create(MemoryContext parent);
+extern void ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
+								TupleDesc desc, HeapTuple tuple);
+extern void ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
+					   const PplGatherRequest *request);
+
+/* Is a after b in the order of processing? */
+static inline bool
+ppl_position_after(PplPosition a, PplPosition b)
+{
+	return a.commit_lsn > b.commit_lsn ||
+		(a.commit_lsn == b.commit_lsn && a.seq > b.seq);
+}
+
+#endif							/* PPL_GATHER_H */

@@ -1,0 +1,324 @@
+/*
+ * main.c
+ *		A worker: the events of one pipeline from the spool to its outputs.
+ *
+ * Life: connect as the pipeline's owner, read the checkpoint, then take what
+ * the spool has, batch by batch; sleep on the latch when there is nothing, and
+ * end after pipeline.worker_idle_timeout without events (the launcher starts a
+ * new one when capture finds something).  A worker whose pipeline was not born
+ * yet looks for the birth record and begins there.
+ *
+ * Memory: "pipeline worker" for its life; below it "pipeline program" (one
+ * definition), "pipeline batch" (one batch), "pipeline spool reader".
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "base/guc.h"
+#include "base/latency.h"
+#include "base/process.h"
+#include "catalog/definition.h"
+#include "worker/batch.h"
+#include "worker/main.h"
+#include "worker/session.h"
+#include "worker/worker.h"
+
+/* The worker of this process. */
+static PplWorker self;
+
+static bool load_checkpoint(void);
+static void find_position(void);
+static bool work_once(XLogRecPtr decoded, PplSpoolPos end);
+static bool act_on_control(const PplBatch *batch);
+static void published(const PplBatch *batch);
+static void caught_up(XLogRecPtr decoded, PplSpoolPos end);
+static void sleep_or_leave(void);
+static void set_state(PplWorkerState state);
+
+void
+pipeline_worker_main(Datum arg)
+{
+	PplOrder	order;
+
+	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	self.consumer = &ppl_shared->consumers[DatumGetInt32(arg)];
+	ppl_process_signals();
+	if (self.consumer->dboid != order.dboid ||
+		self.consumer->pipeline_id != order.pipeline_id ||
+		!ppl_process_attach(&self.consumer->process, order.generation))
+		proc_exit(0);
+	set_state(PPL_WORKER_STARTING);
+
+	self.pipeline_id = order.pipeline_id;
+	BackgroundWorkerInitializeConnectionByOid(order.dboid, self.consumer->owner, 0);
+	self.db = ppl_database_find(order.dboid);
+	if (self.db == NULL)
+		ppl_process_exit();
+	self.context = AllocSetContextCreate(TopMemoryContext, "pipeline worker",
+										 ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(self.context);
+	ppl_session_setup();
+	ppl_program_watch();
+	self.reader = ppl_spool_reader_create(MyDatabaseId, ppl_shared->epoch);
+	if (!load_checkpoint())
+		ppl_process_exit();
+	set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_RUNNING);
+
+	for (;;)
+	{
+		XLogRecPtr	decoded;
+		PplSpoolPos end;
+
+		(void) ppl_process_interrupts();
+		if (!self.consumer->running || self.consumer->dropped || self.stopped ||
+			self.db->state == PPL_DB_CLOSING)
+		{
+			set_state(PPL_WORKER_IDLE);
+			ppl_process_exit();
+		}
+
+		/* In this order: all up to decoded is before end. */
+		decoded = pg_atomic_read_u64(&self.db->decoded_lsn);
+		pg_read_barrier();
+		end = pg_atomic_read_u64(&self.db->spool_end);
+		find_position();
+		if (work_once(decoded, end))
+			ppl_process_steady();
+		else
+			sleep_or_leave();
+	}
+}
+
+static void
+set_state(PplWorkerState state)
+{
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	self.consumer->state = state;
+	LWLockRelease(ppl_shared->lock);
+	if (self.db)
+		ConditionVariableBroadcast(&self.db->changed);
+}
+
+/*
+ * Read where this pipeline stands.  False if it is gone or stopped.
+ */
+static bool
+load_checkpoint(void)
+{
+	PplPipeline *pipeline;
+	bool		running;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_definition_lock(self.pipeline_id, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pipeline = ppl_definition_load(self.pipeline_id);
+	running = pipeline != NULL && pipeline->running;
+	if (running)
+		ppl_checkpoint_load(self.pipeline_id, &self.checkpoint);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(self.context);
+
+	if (self.checkpoint.foreign)
+	{
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		ppl_error_set(&self.consumer->error, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+					  "the position of the pipeline belongs to another replication slot",
+					  "SELECT pipeline.start('...', skip_to_now => true) goes on from now; what was committed in between is not processed.");
+		LWLockRelease(ppl_shared->lock);
+	}
+	return running;
+}
+
+/*
+ * Bring the reader to the next record: where it is, or further on if capture
+ * moved us past records of others, or to the start of a new spool.
+ */
+static void
+find_position(void)
+{
+	PplSpoolPos pos = ppl_spool_reader_position(self.reader);
+	PplSpoolPos target = Max(pos, pg_atomic_read_u64(&self.consumer->read_pos));
+
+	target = Max(target, pg_atomic_read_u64(&self.db->spool_start));
+	if (target != pos)
+		ppl_spool_reader_seek(self.reader, target);
+}
+
+/*
+ * What this worker takes from the spool.
+ */
+void
+ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
+{
+	memset(request, 0, sizeof(*request));
+	request->pipeline_id = worker->pipeline_id;
+	request->source = worker->consumer->source;
+	request->operations = worker->program ?
+		worker->program->pipeline->operations : PPL_OP_INSERT;
+	request->born = worker->checkpoint.exists && !worker->checkpoint.foreign;
+	if (request->born)
+		request->done = worker->checkpoint.position;
+	request->max_rows = ppl_guc_batch_rows;
+	request->max_bytes = (Size) ppl_guc_batch_bytes * 1024;
+}
+
+/*
+ * One batch, or one control record.  False if there was nothing.
+ */
+static bool
+work_once(XLogRecPtr decoded, PplSpoolPos end)
+{
+	PplGatherRequest request;
+	PplBatch   *batch = ppl_batch_create(self.context);
+	bool		any;
+
+	ppl_worker_request(&self, &request);
+	ppl_gather(batch, self.reader, end, &request);
+	any = batch->nevents > 0 || batch->has_control;
+
+	if (batch->nevents > 0)
+	{
+		pgstat_report_activity(STATE_RUNNING, "processing a batch");
+		if (ppl_batch_process(&self, batch))
+		{
+			ppl_spool_reader_seek(self.reader, batch->end_pos);
+			published(batch);
+		}
+	}
+	if (batch->has_control && batch->complete && !self.stopped)
+	{
+		if (act_on_control(batch))
+		{
+			ppl_spool_reader_seek(self.reader, batch->control_end);
+			ppl_atomic_max(&self.consumer->commit_end, XactLastCommitEnd);
+			pg_write_barrier();
+			ppl_atomic_max(&self.consumer->read_pos, batch->control_end);
+			ConditionVariableBroadcast(&self.db->changed);
+		}
+	}
+	if (!any)
+		caught_up(decoded, batch->end_pos);
+	MemoryContextDelete(batch->context);
+	return any;
+}
+
+/*
+ * Act on a control record at its place in the order.  False if the worker is
+ * to stop and to come back to it later.
+ */
+static bool
+act_on_control(const PplBatch *batch)
+{
+	const PplControl *control = &batch->control;
+	bool		gone;
+
+	if (control->action == PPL_CONTROL_REDRIVE && !ppl_batch_redrive(&self))
+		return false;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_definition_lock(self.pipeline_id, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	gone = ppl_definition_load(self.pipeline_id) == NULL;
+	if (!gone && control->action == PPL_CONTROL_BIRTH)
+		ppl_checkpoint_birth(self.pipeline_id, batch->control_position,
+							 control->version);
+	else if (!gone)
+		ppl_checkpoint_version(self.pipeline_id, batch->control_position,
+							   control->version);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(self.context);
+	if (gone)
+	{
+		self.stopped = true;
+		return false;
+	}
+
+	if (control->action == PPL_CONTROL_BIRTH && self.checkpoint.foreign)
+		set_state(PPL_WORKER_RUNNING);
+	self.checkpoint.exists = true;
+	self.checkpoint.foreign = false;
+	self.checkpoint.position = batch->control_position;
+	self.checkpoint.version = control->version;
+	return true;
+}
+
+/*
+ * A batch is committed and visible: publish it, in the order that capture and
+ * wait_for rely on, and count how long its events took.
+ */
+static void
+published(const PplBatch *batch)
+{
+	PplConsumer *consumer = self.consumer;
+	TimestampTz now = GetCurrentTimestamp();
+
+	ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);
+	pg_write_barrier();
+	ppl_atomic_max(&consumer->processed_lsn, batch->end_lsn);
+	ppl_atomic_max(&consumer->read_pos, batch->end_pos);
+	ConditionVariableBroadcast(&self.db->changed);
+
+	for (int i = 0; i < batch->ntxns; i++)
+	{
+		const PplBatchTxn *txn = &batch->txns[i];
+		int			bucket = ppl_latency_bucket(Max(now - txn->committed_at, 0));
+
+		pg_atomic_fetch_add_u64(&consumer->latency[bucket], txn->nevents);
+	}
+	pg_atomic_write_u64(&consumer->last_commit_time,
+						batch->txns[batch->ntxns - 1].committed_at);
+	pg_atomic_fetch_add_u64(&consumer->batches, 1);
+}
+
+/*
+ * Everything that was published is read, and nothing of it is ours.
+ */
+static void
+caught_up(XLogRecPtr decoded, PplSpoolPos end)
+{
+	ppl_atomic_max(&self.consumer->read_pos, end);
+	if (ppl_consumer_caught_up(self.consumer))
+		ppl_atomic_max(&self.consumer->processed_lsn, decoded);
+	ConditionVariableBroadcast(&self.db->changed);
+}
+
+/*
+ * Wait for capture to wake us; leave if nothing comes for long.
+ */
+static void
+sleep_or_leave(void)
+{
+	TimestampTz begin = GetCurrentTimestamp();
+
+	pgstat_report_activity(STATE_IDLE, NULL);
+	pgstat_report_stat(true);
+	if (ppl_guc_worker_idle_timeout == 0)
+	{
+		ppl_process_wait(-1);
+		return;
+	}
+	ppl_process_wait(ppl_guc_worker_idle_timeout);
+	if (TimestampDifferenceExceeds(begin, GetCurrentTimestamp(),
+								   ppl_guc_worker_idle_timeout) &&
+		ppl_consumer_caught_up(self.consumer))
+	{
+		set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_IDLE);
+		ppl_process_exit();
+	}
+}

@@ -1,0 +1,367 @@
+/*
+ * outcome.c
+ *		What became of each event of a batch.
+ *
+ * Runs in a worker, called by the executor for every row that comes by a fence
+ * of the compiled statement: a few loads and stores each, no allocation but
+ * for keys and reasons.  Everything lives in the batch's memory context, which
+ * outlives the transaction that is rolled back; ppl_outcome_reset takes back
+ * what a rolled back run noted.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "nodes/supportnodes.h"
+#include "portability/instr_time.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "worker/outcome.h"
+
+PPL_FUNCTION(pipeline_accept);
+PPL_FUNCTION(pipeline_pass_bool);
+PPL_FUNCTION(pipeline_pass_text);
+PPL_FUNCTION(pipeline_reach);
+PPL_FUNCTION(pipeline_mark);
+PPL_FUNCTION(pipeline_produced);
+PPL_FUNCTION(pipeline_note_support);
+
+/* State of the batch under way. */
+static struct
+{
+	MemoryContext context;		/* NULL = no batch */
+	int			nevents;
+	int			nstages;
+	bool		want_keys;
+	PplEventOutcome *events;	/* by ordinal, from 1 */
+	PplStageTally *tallies;		/* by stage, from 1 */
+	PplStageTally *saved_tallies;
+	int			current;		/* ordinal, 0 = none */
+	int			current_stage;	/* stage that works on it, nstages + 1 = output */
+	instr_time	since;			/* when current_stage began */
+	bool		timed;
+}			self;
+
+/*
+ * A batch of nevents begins; all it notes goes to context.  Keys of produced
+ * rows are kept if want_keys.
+ */
+void
+ppl_outcome_begin(MemoryContext context, int nevents, int nstages,
+				  bool want_keys)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+
+	self.context = context;
+	self.nevents = nevents;
+	self.nstages = nstages;
+	self.want_keys = want_keys;
+	self.events = MemoryContextAllocExtended(context,
+											 mul_size(nevents + 1, sizeof(PplEventOutcome)),
+											 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	self.tallies = palloc0((nstages + 2) * sizeof(PplStageTally));
+	self.saved_tallies = palloc0((nstages + 2) * sizeof(PplStageTally));
+	self.current = 0;
+	self.current_stage = 0;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * Forget what was noted of the events first to last, because the run that
+ * noted it was rolled back; but not the fate of those that are excluded.
+ */
+void
+ppl_outcome_reset(int first, int last)
+{
+	for (int i = first; i <= last; i++)
+	{
+		PplEventOutcome *event = &self.events[i];
+
+		event->rows = event->last_row = NULL;
+		if (event->excluded)
+			continue;
+		event->reached = 0;
+		event->fate = PPL_FATE_OPEN;
+		event->reason = NULL;
+	}
+	self.current = 0;
+}
+
+/*
+ * Must this event be left out of the next run?
+ */
+bool
+ppl_outcome_excluded(int ordinal)
+{
+	return self.events[ordinal].excluded;
+}
+
+PplEventOutcome *
+ppl_outcome_of(int ordinal)
+{
+	return &self.events[ordinal];
+}
+
+PplStageTally *
+ppl_outcome_tally(int stage)
+{
+	return &self.tallies[stage];
+}
+
+/*
+ * Ordinal of the event that was worked on last; 0 if unknown.
+ */
+int
+ppl_outcome_current(void)
+{
+	return self.current;
+}
+
+/*
+ * The stage that worked on it; 0 = an output.
+ */
+int
+ppl_outcome_current_stage(void)
+{
+	return self.current_stage > self.nstages ? 0 : self.current_stage;
+}
+
+/*
+ * This event is to be blamed for the error that comes now.
+ */
+void
+ppl_outcome_set_current(int ordinal)
+{
+	self.current = ordinal;
+}
+
+/*
+ * From here on no event is to be blamed for an error, which would be one of
+ * the outputs.
+ */
+void
+ppl_outcome_clear_current(void)
+{
+	self.current = 0;
+	self.current_stage = self.nstages + 1;
+}
+
+/*
+ * Remember the tallies before a run that may be rolled back, and take them
+ * back after it was.
+ */
+void
+ppl_outcome_save_tallies(void)
+{
+	memcpy(self.saved_tallies, self.tallies,
+		   (self.nstages + 2) * sizeof(PplStageTally));
+}
+
+void
+ppl_outcome_restore_tallies(void)
+{
+	memcpy(self.tallies, self.saved_tallies,
+		   (self.nstages + 2) * sizeof(PplStageTally));
+}
+
+/*
+ * The batch is over; its memory is about to go.
+ */
+void
+ppl_outcome_end(void)
+{
+	self.context = NULL;
+	self.events = NULL;
+	self.current = 0;
+}
+
+/* The event that a fence names; an error outside a worker's statement. */
+static inline PplEventOutcome *
+event_at(int32 ordinal)
+{
+	if (unlikely(self.context == NULL || ordinal < 1 || ordinal > self.nevents))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this function belongs to the statement of a pipeline"),
+				 errhint("It can be called by the worker of a pipeline only.")));
+	return &self.events[ordinal];
+}
+
+/* The stage after this fence goes to work on an event. */
+static inline void
+enter(int32 ordinal, int stage)
+{
+	self.current = ordinal;
+	self.current_stage = stage;
+	self.tallies[stage].events++;
+}
+
+/*
+ * pipeline._accept(ordinal): an event enters the first stage.
+ */
+Datum
+pipeline_accept(PG_FUNCTION_ARGS)
+{
+	int32		ordinal = PG_GETARG_INT32(0);
+
+	(void) event_at(ordinal);
+	enter(ordinal, 1);
+	PG_RETURN_BOOL(true);
+}
+
+static bool
+pass(int32 ordinal, int32 stage, bool valid, const char *reason)
+{
+	PplEventOutcome *event = event_at(ordinal);
+
+	if (stage < 1 || stage > self.nstages)
+		elog(ERROR, "stage %d is out of range", stage);
+	if (valid)
+	{
+		event->reached = Max(event->reached, stage);
+		self.tallies[stage].rows++;
+		enter(ordinal, stage + 1);
+		return true;
+	}
+	if (event->fate == PPL_FATE_OPEN)
+	{
+		event->fate = PPL_FATE_REJECTED;
+		event->stage = stage;
+		event->reason = reason ? MemoryContextStrdup(self.context, reason) : NULL;
+	}
+	return false;
+}
+
+/*
+ * pipeline._pass(ordinal, stage, valid boolean): NULL counts as not valid.
+ */
+Datum
+pipeline_pass_bool(PG_FUNCTION_ARGS)
+{
+	bool		valid = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+
+	PG_RETURN_BOOL(pass(PG_GETARG_INT32(0), PG_GETARG_INT32(1), valid,
+						PG_ARGISNULL(2) ? "validation returned null" :
+						"validation returned false"));
+}
+
+/*
+ * pipeline._pass(ordinal, stage, reason text): NULL is valid.
+ */
+Datum
+pipeline_pass_text(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(2))
+		PG_RETURN_BOOL(pass(PG_GETARG_INT32(0), PG_GETARG_INT32(1), true, NULL));
+	PG_RETURN_BOOL(pass(PG_GETARG_INT32(0), PG_GETARG_INT32(1), false,
+						text_to_cstring(PG_GETARG_TEXT_PP(2))));
+}
+
+/*
+ * pipeline._reach(ordinal, stage): the stage made a row of this event.
+ */
+Datum
+pipeline_reach(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(pass(PG_GETARG_INT32(0), PG_GETARG_INT32(1), true, NULL));
+}
+
+/*
+ * pipeline._mark(ordinal): the row that is inserted next comes from here.
+ */
+Datum
+pipeline_mark(PG_FUNCTION_ARGS)
+{
+	int32		ordinal = PG_GETARG_INT32(0);
+
+	(void) event_at(ordinal);
+	self.current = ordinal;
+	self.current_stage = self.nstages + 1;
+	PG_RETURN_BOOL(true);
+}
+
+/* Output functions of a _produced() call's key columns. */
+typedef struct KeyOutput
+{
+	int			nkeys;
+	FmgrInfo   *functions;
+} KeyOutput;
+
+static KeyOutput *
+key_output(FunctionCallInfo fcinfo)
+{
+	KeyOutput  *output = fcinfo->flinfo->fn_extra;
+
+	if (output == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+
+		output = palloc0(sizeof(*output));
+		output->nkeys = PG_NARGS() - 1;
+		output->functions = palloc0(output->nkeys * sizeof(FmgrInfo));
+		for (int i = 0; i < output->nkeys; i++)
+		{
+			Oid			function;
+			bool		is_varlena;
+
+			getTypeOutputInfo(get_fn_expr_argtype(fcinfo->flinfo, i + 1),
+							  &function, &is_varlena);
+			fmgr_info(function, &output->functions[i]);
+		}
+		fcinfo->flinfo->fn_extra = output;
+		MemoryContextSwitchTo(oldcontext);
+	}
+	return output;
+}
+
+/*
+ * pipeline._produced(output, VARIADIC key "any"): a row was inserted.
+ */
+Datum
+pipeline_produced(PG_FUNCTION_ARGS)
+{
+	PplEventOutcome *event = event_at(self.current);
+	PplProducedRow *row = MemoryContextAllocZero(self.context, sizeof(*row));
+
+	row->output = PG_GETARG_INT32(0);
+	if (self.want_keys && PG_NARGS() > 1)
+	{
+		KeyOutput  *output = key_output(fcinfo);
+		MemoryContext oldcontext = MemoryContextSwitchTo(self.context);
+
+		row->key = palloc0(output->nkeys * sizeof(char *));
+		for (int i = 0; i < output->nkeys; i++)
+		{
+			if (!PG_ARGISNULL(i + 1))
+				row->key[i] = OutputFunctionCall(&output->functions[i],
+												 PG_GETARG_DATUM(i + 1));
+		}
+		MemoryContextSwitchTo(oldcontext);
+	}
+	if (event->last_row)
+		event->last_row->next = row;
+	else
+		event->rows = row;
+	event->last_row = row;
+	PG_RETURN_BOOL(true);
+}
+
+/*
+ * pipeline._note_support(internal): the fences let nearly everything through;
+ * the default guess would have later joins planned for a third of the rows.
+ */
+Datum
+pipeline_note_support(PG_FUNCTION_ARGS)
+{
+	Node	   *request = (Node *) PG_GETARG_POINTER(0);
+
+	if (IsA(request, SupportRequestSelectivity))
+	{
+		((SupportRequestSelectivity *) request)->selectivity = 1.0;
+		PG_RETURN_POINTER(request);
+	}
+	PG_RETURN_POINTER(NULL);
+}

@@ -1,0 +1,65 @@
+/*
+ * outcome.h
+ *		What became of each event of a batch.
+ *
+ * The compiled statement tells it through the functions pipeline._accept,
+ * _pass, _reach, _mark and _produced; batch.c reads it afterwards.
+ */
+#ifndef PPL_OUTCOME_H
+#define PPL_OUTCOME_H
+
+#include "nodes/pg_list.h"
+#include "utils/palloc.h"
+
+typedef enum PplFate
+{
+	PPL_FATE_OPEN = 0,			/* not run, or filtered without a reason */
+	PPL_FATE_REJECTED,			/* by a validation, or without a match */
+	PPL_FATE_FAILED				/* an error was blamed on it */
+} PplFate;
+
+/* A row that an event produced in an output. */
+typedef struct PplProducedRow
+{
+	struct PplProducedRow *next;	/* of the same event */
+	int			output;
+	char	  **key;			/* as text, NULL = SQL NULL; NULL without key */
+} PplProducedRow;
+
+typedef struct PplEventOutcome
+{
+	PplFate		fate;
+	bool		excluded;		/* not to be run (again): its fate is final */
+	int			stage;			/* rejected or failed in it; 0 = an output */
+	int			reached;		/* last stage that passed a row of it on */
+	char	   *reason;			/* of a rejection */
+	struct ErrorData *error;	/* of a failure */
+	PplProducedRow *rows;		/* in the order they were produced */
+	PplProducedRow *last_row;
+	int			attempts;
+} PplEventOutcome;
+
+/* What passed a stage in one batch. */
+typedef struct PplStageTally
+{
+	int64		events;			/* rows that entered */
+	int64		rows;			/* rows that left */
+	int64		microseconds;
+	int64		errors;
+} PplStageTally;
+
+extern void ppl_outcome_begin(MemoryContext context, int nevents, int nstages,
+							  bool want_keys);
+extern void ppl_outcome_reset(int first, int last);
+extern bool ppl_outcome_excluded(int ordinal);
+extern PplEventOutcome *ppl_outcome_of(int ordinal);
+extern PplStageTally *ppl_outcome_tally(int stage);
+extern int	ppl_outcome_current(void);
+extern int	ppl_outcome_current_stage(void);
+extern void ppl_outcome_set_current(int ordinal);
+extern void ppl_outcome_clear_current(void);
+extern void ppl_outcome_save_tallies(void);
+extern void ppl_outcome_restore_tallies(void);
+extern void ppl_outcome_end(void);
+
+#endif							/* PPL_OUTCOME_H */

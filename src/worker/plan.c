@@ -1,0 +1,318 @@
+/*
+ * plan.c
+ *		A definition, ready to run: compiled, with its saved plans.
+ *
+ * Runs in a worker, inside the batch's transaction, as the owner.  Two plans
+ * are kept, since the number of rows of the batch's relation is an estimate
+ * that is frozen when a statement is prepared: what is best for ten events
+ * (index probes) is not for ten thousand (hash joins).
+ *
+ * A change of the definition, of its tables or of any function makes the program
+ * stale; it is loaded anew before the next batch.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tupconvert.h"
+#include "catalog/pg_index.h"
+#include "miscadmin.h"
+#include "tcop/dest.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/queryenvironment.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+#include "utils/syscache.h"
+#include "utils/tuplestore.h"
+
+#include "worker/plan.h"
+#include "worker/session.h"
+
+#define PPL_SMALL_ROWS	10
+#define PPL_LARGE_ROWS	10000
+#define PPL_SWITCH_ROWS 2000	/* from here on the large plan */
+
+/* State of this worker. */
+static struct
+{
+	bool		stale;
+	List	   *watched;		/* OIDs of relations, in TopMemoryContext */
+}			self = {true, NIL};
+
+static void
+relcache_callback(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || list_member_oid(self.watched, relid))
+		self.stale = true;
+}
+
+static void
+syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	self.stale = true;
+}
+
+/*
+ * Have changes of the catalogs make programs stale.  Once a process.
+ */
+void
+ppl_program_watch(void)
+{
+	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, syscache_callback, (Datum) 0);
+}
+
+/* Changes of these relations make the program stale. */
+static void
+watch_relations(const PplPipeline *pipeline)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	ListCell   *lc;
+
+	list_free(self.watched);
+	self.watched = list_make2_oid(ppl_definition_relid(), pipeline->source);
+	foreach(lc, pipeline->outputs)
+		self.watched = lappend_oid(self.watched,
+								   ((PplOutput *) lfirst(lc))->target);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Is there an output for events that see this version? */
+static bool
+has_output(const PplPipeline *pipeline, int version)
+{
+	ListCell   *lc;
+
+	foreach(lc, pipeline->outputs)
+	{
+		if (((PplOutput *) lfirst(lc))->since <= version)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Must the program be loaded anew?  The caller holds the definition's lock, so
+ * that the answer lasts until it releases that.
+ */
+bool
+ppl_program_is_stale(void)
+{
+	return self.stale;
+}
+
+/* Note the source's row type and primary key. */
+static void
+load_source(PplProgram *program)
+{
+	Relation	source = table_open(program->pipeline->source, AccessShareLock);
+	Oid			pkey = RelationGetPrimaryKeyIndex(source);
+
+	program->source_desc = CreateTupleDescCopyConstr(RelationGetDescr(source));
+	program->row.values = palloc0(program->source_desc->natts * sizeof(Datum));
+	program->row.nulls = palloc0(program->source_desc->natts * sizeof(bool));
+	if (OidIsValid(pkey))
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(pkey));
+		Form_pg_index index;
+
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for index %u", pkey);
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		program->nkeys = index->indnkeyatts;
+		program->key_attnums = palloc(program->nkeys * sizeof(AttrNumber));
+		for (int i = 0; i < program->nkeys; i++)
+			program->key_attnums[i] = index->indkey.values[i];
+		ReleaseSysCache(tuple);
+	}
+	table_close(source, AccessShareLock);
+}
+
+/*
+ * Load and compile a definition for events that see version.  Returns NULL if
+ * it is gone.  Errors: all that ppl_compile says of a definition that does not
+ * fit its objects any more; 42P01 if the source is gone.
+ */
+PplProgram *
+ppl_program_load(MemoryContext parent, int pipeline_id, int version)
+{
+	MemoryContext context;
+	MemoryContext oldcontext;
+	PplProgram *program;
+
+	self.stale = false;
+	context = AllocSetContextCreate(parent, "pipeline program",
+									ALLOCSET_DEFAULT_SIZES);
+	oldcontext = MemoryContextSwitchTo(context);
+	program = palloc0(sizeof(*program));
+	program->context = context;
+	program->version = version;
+	PG_TRY();
+	{
+		program->pipeline = ppl_definition_load(pipeline_id);
+		if (program->pipeline != NULL)
+		{
+			watch_relations(program->pipeline);
+			ppl_session_search_path(program->pipeline->search_path);
+			load_source(program);
+			if (has_output(program->pipeline, version))
+				program->statement = ppl_compile(program->pipeline, version);
+		}
+	}
+	PG_CATCH();
+	{
+		self.stale = true;
+		MemoryContextSwitchTo(oldcontext);
+		MemoryContextDelete(context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	if (program->pipeline == NULL)
+	{
+		MemoryContextDelete(context);
+		return NULL;
+	}
+	return program;
+}
+
+/*
+ * Free a program and its plans; NULL is allowed.
+ */
+void
+ppl_program_free(PplProgram *program)
+{
+	if (program == NULL)
+		return;
+	if (program->small_plan)
+		SPI_freeplan(program->small_plan);
+	if (program->large_plan)
+		SPI_freeplan(program->large_plan);
+	MemoryContextDelete(program->context);
+}
+
+/*
+ * The columns of an event under today's row type, matched by attribute number;
+ * what the event does not have takes the column's missing value.  The result
+ * is valid until the next call.  Errors: 42804 if a column changed its type.
+ */
+const PplRow *
+ppl_program_row(PplProgram *program, const PplEvent *event)
+{
+	TupleDesc	today = program->source_desc;
+	PplRow	   *row = &program->row;
+	int			natts = Min(event->desc->natts, today->natts);
+
+	if (event->desc->natts > today->natts)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("event has more columns than its source")));
+	heap_deform_tuple(event->tuple, event->desc, row->values, row->nulls);
+	for (int i = 0; i < today->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(today, i);
+
+		if (att->attisdropped)
+			row->nulls[i] = true;
+		else if (i >= natts)
+			row->values[i] = getmissingattr(today, i + 1, &row->nulls[i]);
+		else if (TupleDescAttr(event->desc, i)->atttypid != att->atttypid)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" of the source has changed its type",
+							NameStr(att->attname)),
+					 errhint("Restore the former type until the pipeline has caught up.")));
+	}
+	return row;
+}
+
+/* Put the events first to last into a tuplestore of the batch's relation. */
+static Tuplestorestate *
+fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
+		   bool (*skip) (int ordinal))
+{
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	TupleDesc	desc = program->statement->batch_desc;
+	TupleDesc	today = program->source_desc;
+	Datum	   *values = palloc(desc->natts * sizeof(Datum));
+	bool	   *nulls = palloc0(desc->natts * sizeof(bool));
+
+	for (int ordinal = first; ordinal <= last; ordinal++)
+	{
+		const PplRow *row;
+		int			column = 1;
+
+		if (skip && skip(ordinal))
+			continue;
+		row = ppl_program_row(program, &batch->events[ordinal - 1]);
+		values[0] = Int32GetDatum(ordinal);
+		for (int i = 0; i < today->natts; i++)
+		{
+			if (TupleDescAttr(today, i)->attisdropped)
+				continue;
+			values[column] = row->values[i];
+			nulls[column] = row->nulls[i];
+			column++;
+		}
+		Assert(column == desc->natts);
+		tuplestore_putvalues(store, desc, values, nulls);
+	}
+	pfree(values);
+	pfree(nulls);
+	return store;
+}
+
+static SPIPlanPtr
+prepare(PplProgram *program)
+{
+	SPIPlanPtr	plan = SPI_prepare(program->statement->sql, 0, NULL);
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare the statement of pipeline \"%s\": %s",
+			 program->pipeline->name, SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	return plan;
+}
+
+/*
+ * Run the statement over the events first to last (ordinals), without those
+ * that skip() names.  Needs a transaction with an active snapshot; throws what
+ * the statement throws.
+ */
+void
+ppl_program_run(PplProgram *program, const PplBatch *batch, int first, int last,
+				bool (*skip) (int ordinal))
+{
+	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
+	SPIExecuteOptions options;
+	bool		large = last - first + 1 >= PPL_SWITCH_ROWS;
+	SPIPlanPtr *plan = large ? &program->large_plan : &program->small_plan;
+	int			result;
+
+	if (program->statement == NULL || first > last)
+		return;
+
+	enr->md.name = PPL_BATCH_RELATION;
+	enr->md.reliddesc = InvalidOid;
+	enr->md.tupdesc = program->statement->batch_desc;
+	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
+	enr->md.enrtuples = large ? PPL_LARGE_ROWS : PPL_SMALL_ROWS;
+	enr->reldata = fill_store(program, batch, first, last, skip);
+
+	SPI_connect();
+	if (SPI_register_relation(enr) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register the relation of the batch");
+	if (*plan == NULL)
+		*plan = prepare(program);
+	memset(&options, 0, sizeof(options));
+	options.dest = CreateDestReceiver(DestNone);
+	result = SPI_execute_plan_extended(*plan, &options);
+	if (result < 0)
+		elog(ERROR, "could not run the statement of pipeline \"%s\": %s",
+			 program->pipeline->name, SPI_result_code_string(result));
+	SPI_finish();
+	tuplestore_end(enr->reldata);
+	pfree(enr);
+}

@@ -1,0 +1,43 @@
+/*
+ * plan.h
+ *		A definition, ready to run: compiled, with its saved plans.
+ */
+#ifndef PPL_PLAN_H
+#define PPL_PLAN_H
+
+#include "executor/spi.h"
+
+#include "worker/compile.h"
+#include "worker/gather.h"
+
+/* One event's columns under the layout of today. */
+typedef struct PplRow
+{
+	Datum	   *values;
+	bool	   *nulls;
+} PplRow;
+
+typedef struct PplProgram
+{
+	MemoryContext context;
+	PplPipeline *pipeline;
+	PplStatement *statement;	/* NULL without outputs */
+	int			version;		/* of the definition that events see */
+	TupleDesc	source_desc;	/* rows of the source today */
+	int			nkeys;			/* of the source's primary key */
+	AttrNumber *key_attnums;
+	SPIPlanPtr	small_plan;		/* for few events */
+	SPIPlanPtr	large_plan;
+	PplRow		row;			/* scratch */
+} PplProgram;
+
+extern void ppl_program_watch(void);
+extern bool ppl_program_is_stale(void);
+extern PplProgram *ppl_program_load(MemoryContext parent, int pipeline_id,
+									int version);
+extern void ppl_program_free(PplProgram *program);
+extern void ppl_program_run(PplProgram *program, const PplBatch *batch,
+							int first, int last, bool (*skip) (int ordinal));
+extern const PplRow *ppl_program_row(PplProgram *program, const PplEvent *event);
+
+#endif							/* PPL_PLAN_H */

@@ -1,0 +1,308 @@
+/*
+ * result.c
+ *		From the outcomes of a batch to its counts, lineage and dead letters.
+ *
+ * Runs in the batch's transaction, after the last user code of a chunk, but for
+ * the rendering of dead letters and keys, which is the owner's and done first;
+ * what is stored then is ours, elevated (deadletter.c, checkpoint.c).
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/htup_details.h"
+#include "fmgr.h"
+#include "utils/lsyscache.h"
+
+#include "worker/deadletter.h"
+#include "worker/lineage.h"
+#include "worker/outcome.h"
+#include "worker/result.h"
+
+/* What is made of one batch. */
+typedef struct BatchResult
+{
+	PplWorker  *worker;
+	const PplBatch *batch;
+	bool		redrive;
+	int			noutputs;
+	PplBatchRecord record;
+	PplLineage *lineage;		/* NULL if none is kept */
+	PplLineageValue *key;		/* of the source, scratch */
+	FmgrInfo   *key_output;
+	Datum	   *payloads;		/* of dead letters, by ordinal; 0 = none */
+} BatchResult;
+
+static void settle_fate(const PplPipeline *pipeline, PplEventOutcome *outcome);
+static void begin_record(BatchResult *result, PplPosition before,
+						 TimestampTz started_at, int attempts);
+static void begin_lineage(BatchResult *result);
+static void add_event(BatchResult *result, int ordinal);
+
+/*
+ * Store what became of a batch: dead letters, counts, lineage, checkpoint.
+ * With redrive the events are dead letters, and the checkpoint stays.
+ */
+void
+ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
+				 PplPosition before, TimestampTz started_at, int attempts)
+{
+	PplPipeline *pipeline = worker->program->pipeline;
+	PplStatement *statement = worker->program->statement;
+	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
+	BatchResult		result;
+	int64		batch_id;
+
+	memset(&result, 0, sizeof(result));
+	result.worker = worker;
+	result.batch = batch;
+	result.redrive = redrive;
+	result.noutputs = statement ? statement->noutputs : 0;
+	begin_record(&result, before, started_at, attempts);
+	if (pipeline->lineage && statement)
+		begin_lineage(&result);
+
+	/* User code may still run here: output functions, casts to json. */
+	result.payloads = palloc0((batch->nevents + 1) * sizeof(Datum));
+	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
+	{
+		PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+
+		settle_fate(pipeline, outcome);
+		if (outcome->fate != PPL_FATE_OPEN)
+			result.payloads[ordinal] =
+				ppl_deadletter_render(worker->program, &batch->events[ordinal - 1]);
+		add_event(&result, ordinal);
+	}
+
+	/* From here on everything is ours. */
+	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
+	{
+		if (result.payloads[ordinal] != 0)
+			ppl_deadletter_store(worker, batch, ordinal, result.payloads[ordinal]);
+	}
+	if (result.lineage)
+		result.record.lineage = ppl_lineage_finish(result.lineage);
+	batch_id = ppl_checkpoint_record(&result.record);
+	if (redrive)
+		ppl_deadletter_redriven(worker, batch, batch_id);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * An event without a row: the stage after the last one that passed it on lost
+ * it.  For an enrichment that is a rejection.
+ */
+static void
+settle_fate(const PplPipeline *pipeline, PplEventOutcome *outcome)
+{
+	PplStage   *stage;
+
+	if (outcome->fate != PPL_FATE_OPEN || outcome->rows != NULL ||
+		outcome->reached >= list_length(pipeline->stages))
+		return;
+	stage = list_nth(pipeline->stages, outcome->reached);
+	if (stage->kind != PPL_STAGE_ENRICH)
+		return;
+	outcome->fate = PPL_FATE_REJECTED;
+	outcome->stage = outcome->reached + 1;
+	outcome->reason = "no match";
+}
+
+static void
+begin_record(BatchResult *result, PplPosition before, TimestampTz started_at,
+			 int attempts)
+{
+	PplPipeline *pipeline = result->worker->program->pipeline;
+	PplStatement *statement = result->worker->program->statement;
+	const PplBatch *batch = result->batch;
+	PplBatchRecord *record = &result->record;
+	int			nstages = list_length(pipeline->stages);
+
+	record->pipeline_id = pipeline->pipeline_id;
+	record->version = result->worker->program->version;
+	record->redrive = result->redrive;
+	record->move = !result->redrive;
+	record->before = before;
+	record->position = batch->last;
+	record->first.commit_lsn = batch->txns[0].commit_lsn;
+	record->first.seq = batch->events[0].seq;
+	record->transactions = batch->ntxns;
+	record->attempts = attempts;
+	record->started_at = started_at;
+	record->noutputs = result->noutputs + 1;
+	record->output_ids = palloc0(record->noutputs * sizeof(int));
+	record->counts = palloc0(record->noutputs * sizeof(PplCounts));
+	for (int i = 0; i < result->noutputs; i++)
+		record->output_ids[i + 1] = statement->outputs[i]->output_id;
+	record->nstages = nstages;
+	record->stage_ids = palloc0(Max(nstages, 1) * sizeof(int));
+	for (int i = 0; i < nstages; i++)
+		record->stage_ids[i] = ((PplStage *) list_nth(pipeline->stages, i))->stage_id;
+	record->tallies = ppl_outcome_tally(1);
+}
+
+static PplLineageColumn
+key_column(const char *name, Oid type)
+{
+	PplLineageColumn column;
+
+	column.name = name;
+	column.kind = ppl_lineage_kind_of_type(getBaseType(type));
+	return column;
+}
+
+static void
+begin_lineage(BatchResult *result)
+{
+	PplProgram *program = result->worker->program;
+	PplStatement *statement = program->statement;
+	PplLineageHeader *header = palloc0(sizeof(*header));
+
+	header->source = program->pipeline->source;
+	header->nkeys = program->nkeys;
+	header->keys = palloc0(Max(program->nkeys, 1) * sizeof(PplLineageColumn));
+	result->key = palloc0(Max(program->nkeys, 1) * sizeof(PplLineageValue));
+	result->key_output = palloc0(Max(program->nkeys, 1) * sizeof(FmgrInfo));
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(program->source_desc,
+											  program->key_attnums[i] - 1);
+		Oid			function;
+		bool		is_varlena;
+
+		header->keys[i] = key_column(NameStr(att->attname), att->atttypid);
+		getTypeOutputInfo(att->atttypid, &function, &is_varlena);
+		fmgr_info(function, &result->key_output[i]);
+	}
+
+	header->noutputs = statement->noutputs;
+	header->outputs = palloc0(statement->noutputs * sizeof(PplLineageOutput));
+	for (int i = 0; i < statement->noutputs; i++)
+	{
+		PplLineageOutput *output = &header->outputs[i];
+
+		output->name = statement->outputs[i]->name;
+		output->nkeys = statement->output_nkeys[i];
+		output->keys = palloc0(Max(output->nkeys, 1) * sizeof(PplLineageColumn));
+		for (int j = 0; j < output->nkeys; j++)
+			output->keys[j] = key_column(statement->output_keys[i][j],
+										 statement->output_key_types[i][j]);
+	}
+	result->lineage = ppl_lineage_begin(result->batch->context, header);
+}
+
+/* Text of the source's key of an event; NULL without a key. */
+static PplLineageValue *
+source_key(BatchResult *result, const PplEvent *event)
+{
+	PplProgram *program = result->worker->program;
+	const PplRow *row;
+
+	if (program->nkeys == 0 || event->tuple == NULL)
+		return NULL;
+	row = ppl_program_row(program, event);
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		int			column = program->key_attnums[i] - 1;
+
+		result->key[i].text = NULL;
+		result->key[i].len = 0;
+		if (row->nulls[column])
+			continue;
+		result->key[i].text = OutputFunctionCall(&result->key_output[i],
+												 row->values[column]);
+		result->key[i].len = strlen(result->key[i].text);
+	}
+	return result->key;
+}
+
+static void
+count(PplCounts *counts, PplFate fate, bool produced)
+{
+	counts->events++;
+	if (fate == PPL_FATE_REJECTED)
+		counts->rejected++;
+	else if (fate == PPL_FATE_FAILED)
+		counts->failed++;
+	else if (produced)
+		counts->produced++;
+	else
+		counts->filtered++;
+}
+
+/*
+ * A redriven event was counted when it became a dead letter: take that back in
+ * the pipeline's own row and in the outputs that there were at the time.
+ */
+static void
+uncount(BatchResult *result, const PplEvent *event)
+{
+	PplStatement *statement = result->worker->program->statement;
+
+	for (int i = 0; i <= result->noutputs; i++)
+	{
+		PplCounts  *counts = &result->record.counts[i];
+
+		if (i > 0 && statement->outputs[i - 1]->since > event->dead_letter_version)
+			continue;
+		counts->events--;
+		if (event->was_rejected)
+			counts->rejected--;
+		else
+			counts->failed--;
+	}
+}
+
+/* Count an event and add it to the lineage. */
+static void
+add_event(BatchResult *result, int ordinal)
+{
+	const PplBatch *batch = result->batch;
+	const PplEvent *event = &batch->events[ordinal - 1];
+	const PplBatchTxn *txn = &batch->txns[event->txn];
+	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+	PplProducedRow *rows = outcome->fate == PPL_FATE_OPEN ? outcome->rows : NULL;
+	PplStatement *statement = result->worker->program->statement;
+	int			attempts = event->attempts + 1;
+
+	if (result->redrive)
+		uncount(result, event);
+	count(&result->record.counts[0], outcome->fate, rows != NULL);
+	if (result->lineage)
+	{
+		if (txn->first == ordinal)
+			ppl_lineage_transaction(result->lineage, txn->xid, txn->commit_lsn,
+									txn->committed_at);
+		ppl_lineage_event(result->lineage, event->seq, event->kind, attempts,
+						  source_key(result, event),
+						  outcome->fate == PPL_FATE_FAILED ?
+						  outcome->error->message : outcome->reason);
+	}
+
+	for (int i = 0; i < result->noutputs; i++)
+	{
+		bool		produced = false;
+
+		for (PplProducedRow *row = rows; row != NULL; row = row->next)
+		{
+			PplLineageValue values[INDEX_MAX_KEYS];
+
+			if (row->output != i)
+				continue;
+			produced = true;
+			if (result->lineage == NULL)
+				break;
+			for (int j = 0; j < statement->output_nkeys[i]; j++)
+			{
+				values[j].text = row->key ? row->key[j] : NULL;
+				values[j].len = values[j].text ? strlen(values[j].text) : 0;
+			}
+			ppl_lineage_row(result->lineage, i, values);
+		}
+		count(&result->record.counts[i + 1], outcome->fate, produced);
+		if (result->lineage && outcome->fate != PPL_FATE_OPEN)
+			ppl_lineage_output(result->lineage, i,
+							   outcome->fate == PPL_FATE_REJECTED ?
+							   PPL_LINEAGE_REJECTED : PPL_LINEAGE_FAILED);
+	}
+}

@@ -1,0 +1,191 @@
+/*
+ * retry.c
+ *		Whose fault is an error, and how to go on.
+ *
+ * Runs in a worker.  A batch that failed as a whole is run again in parts, each
+ * in a subtransaction, until every event has either gone through or been
+ * blamed.  The event that the statement worked on when the error was raised is
+ * tried alone first; if it is innocent, or none was, parts are halved.  Parts
+ * are always taken in event order.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "base/process.h"
+#include "worker/batch.h"
+#include "worker/outcome.h"
+#include "worker/retry.h"
+
+#define PPL_MOMENT_FIRST_MS			10
+#define PPL_MOMENT_MAX_MS			10000
+#define PPL_ENVIRONMENT_FIRST_MS	1000
+#define PPL_ENVIRONMENT_MAX_MS		60000
+
+/* Judgement of a batch under way. */
+typedef struct Trial
+{
+	PplWorker  *worker;
+	const PplBatch *batch;
+	int			passed;			/* events that went through */
+	ErrorData  *environment;	/* first error that looks like one of it */
+} Trial;
+
+/*
+ * What kind of error is this?  By class; docs/reference.md has the table.
+ */
+PplVerdict
+ppl_retry_judge(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case MAKE_SQLSTATE('0', '8', '0', '0', '0'):
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '5', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):
+			return PPL_VERDICT_MOMENT;
+		case MAKE_SQLSTATE('0', 'A', '0', '0', '0'):
+		case MAKE_SQLSTATE('2', '8', '0', '0', '0'):
+		case MAKE_SQLSTATE('3', 'D', '0', '0', '0'):
+		case MAKE_SQLSTATE('3', 'F', '0', '0', '0'):
+		case MAKE_SQLSTATE('4', '2', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '4', '0', '0', '0'):
+		case MAKE_SQLSTATE('F', '0', '0', '0', '0'):
+		case MAKE_SQLSTATE('X', 'X', '0', '0', '0'):
+			return PPL_VERDICT_ENVIRONMENT;
+		default:
+			return PPL_VERDICT_EVENT;
+	}
+}
+
+/*
+ * Blame one event, which was tried alone.  An error of the environment is put
+ * on an event only while others go through.
+ */
+static void
+blame(Trial *trial, int ordinal, ErrorData *error)
+{
+	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+
+	if (ppl_retry_judge(error->sqlerrcode) == PPL_VERDICT_ENVIRONMENT)
+	{
+		if (trial->passed == 0 && trial->environment != NULL)
+			ReThrowError(trial->environment);
+		if (trial->environment == NULL)
+			trial->environment = error;
+	}
+	outcome->fate = PPL_FATE_FAILED;
+	outcome->excluded = true;
+	outcome->stage = ppl_outcome_current_stage();
+	outcome->error = error;
+	ppl_outcome_tally(outcome->stage > 0 ? outcome->stage : 0)->errors++;
+}
+
+/* Try some events; errors that are nobody's fault are thrown. */
+static ErrorData *
+try(Trial *trial, int first, int last)
+{
+	ErrorData  *error = ppl_batch_try(trial->worker, trial->batch, first, last);
+
+	CHECK_FOR_INTERRUPTS();
+	if (error == NULL)
+		trial->passed += last - first + 1;
+	else if (ppl_retry_judge(error->sqlerrcode) == PPL_VERDICT_MOMENT)
+		ReThrowError(error);
+	return error;
+}
+
+/*
+ * Run a batch in parts.  Afterwards every event is either run or excluded.
+ * Throws the error if it is one of the environment or of the moment.
+ */
+void
+ppl_retry_run(PplWorker *worker, const PplBatch *batch)
+{
+	Trial		trial = {worker, batch, 0, NULL};
+	int			first = 1;
+	int			size = batch->nevents;
+
+	while (first <= batch->nevents)
+	{
+		int			last = Min(first + size - 1, batch->nevents);
+		ErrorData  *error = try(&trial, first, last);
+		int			suspect = ppl_outcome_current();
+
+		if (error == NULL)
+		{
+			first = last + 1;
+			size = Min(size * 2, batch->nevents);
+			continue;
+		}
+		if (first == last)
+		{
+			blame(&trial, first, error);
+			first++;
+			continue;
+		}
+		if (suspect < first || suspect > last)
+		{
+			size = (last - first + 1) / 2;
+			continue;
+		}
+
+		/* Those before it, then itself, then the rest in parts as long. */
+		size = Max(suspect - first, 1);
+		if (suspect > first && try(&trial, first, suspect - 1) != NULL)
+		{
+			size = Max(size / 2, 1);
+			continue;
+		}
+		error = try(&trial, suspect, suspect);
+		if (error != NULL)
+			blame(&trial, suspect, error);
+		first = suspect + 1;
+		size = Max(size * 2, 2);
+	}
+	if (trial.environment != NULL && trial.passed == 0)
+		ReThrowError(trial.environment);
+}
+
+/*
+ * A batch could not be processed: say so, and wait before the next attempt.
+ * Comes back at once when the definition changes.
+ */
+void
+ppl_retry_wait(PplWorker *worker, PplVerdict verdict, const ErrorData *error,
+			   int failures)
+{
+	bool		moment = (verdict == PPL_VERDICT_MOMENT);
+	int64		delay = moment ? PPL_MOMENT_FIRST_MS : PPL_ENVIRONMENT_FIRST_MS;
+
+	delay <<= Min(failures, 20);
+	delay = Min(delay, moment ? PPL_MOMENT_MAX_MS : PPL_ENVIRONMENT_MAX_MS);
+	delay = delay / 2 + (int64) (pg_prng_double(&pg_global_prng_state) * delay / 2);
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	worker->consumer->state = moment ? PPL_WORKER_RETRYING : PPL_WORKER_FAILED;
+	ppl_error_set(&worker->consumer->error, error->sqlerrcode, error->message,
+				  error->hint);
+	LWLockRelease(ppl_shared->lock);
+	pg_atomic_fetch_add_u64(&worker->consumer->retries, 1);
+	ConditionVariableBroadcast(&worker->db->changed);
+	ppl_process_wait((long) delay);
+}
+
+/*
+ * It works again.
+ */
+void
+ppl_retry_over(PplWorker *worker)
+{
+	if (worker->consumer->state == PPL_WORKER_RUNNING)
+		return;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	worker->consumer->state = PPL_WORKER_RUNNING;
+	LWLockRelease(ppl_shared->lock);
+}

@@ -1,0 +1,56 @@
+/*
+ * session.c
+ *		The worker's session as its pipeline's owner.
+ *
+ * User code runs in it, batch after batch, and must find it the same each
+ * time: settings are reset by a GUC nest level around each batch (batch.c),
+ * what is left is cleaned here between batches.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "catalog/namespace.h"
+#include "storage/lock.h"
+#include "utils/guc.h"
+
+#include "worker/session.h"
+
+static void
+override(const char *name, const char *value)
+{
+	SetConfigOption(name, value, PGC_SUSET, PGC_S_SESSION);
+}
+
+/*
+ * Override what ALTER ROLE or ALTER DATABASE may have set and a worker cannot
+ * live with.  Called once, after the connection is made.
+ */
+void
+ppl_session_setup(void)
+{
+	override("session_replication_role", "origin");
+	override("default_transaction_isolation", "read committed");
+	override("default_transaction_read_only", "off");
+	override("default_transaction_deferrable", "off");
+	override("synchronous_commit", "off");
+	override("row_security", "on");
+}
+
+/*
+ * User code sees this search_path from now on.
+ */
+void
+ppl_session_search_path(const char *search_path)
+{
+	override("search_path", search_path);
+}
+
+/*
+ * Take away what a handler may have left behind in the session.  Outside
+ * transactions.
+ */
+void
+ppl_session_clean(void)
+{
+	LockReleaseAll(USER_LOCKMETHOD, true);
+}

@@ -1,0 +1,12 @@
+/*
+ * session.h
+ *		The worker's session as its pipeline's owner.
+ */
+#ifndef PPL_SESSION_H
+#define PPL_SESSION_H
+
+extern void ppl_session_setup(void);
+extern void ppl_session_search_path(const char *search_path);
+extern void ppl_session_clean(void);
+
+#endif							/* PPL_SESSION_H */

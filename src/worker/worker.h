@@ -1,0 +1,27 @@
+/*
+ * worker.h
+ *		State of a worker, shared by the files of this folder.
+ */
+#ifndef PPL_WORKER_H
+#define PPL_WORKER_H
+
+#include "base/shm.h"
+#include "spool/reader.h"
+#include "worker/checkpoint.h"
+#include "worker/plan.h"
+
+typedef struct PplWorker
+{
+	PplDatabase *db;
+	PplConsumer *consumer;
+	int			pipeline_id;
+	MemoryContext context;		/* for the worker's life */
+	PplSpoolReader *reader;
+	PplProgram *program;		/* NULL = not loaded */
+	PplCheckpoint checkpoint;	/* as committed */
+	bool		stopped;		/* the definition says so, or is gone */
+} PplWorker;
+
+extern void ppl_worker_request(PplWorker *worker, PplGatherRequest *request);
+
+#endif							/* PPL_WORKER_H */
