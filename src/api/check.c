@@ -40,7 +40,8 @@
 #include "catalog/target.h"
 
 static bool has_privilege(const char *sql, Oid owner, Oid object);
-static Relation open_relation(Oid relid, const char *role_of_it);
+static Relation open_relation(Oid relid, const char *role_of_it,
+							  const char *output);
 static void refuse_kind(Relation rel, const char *role_of_it,
 						const char *current, const char *needed,
 						const char *hint) pg_attribute_noreturn();
@@ -162,7 +163,7 @@ has_privilege(const char *sql, Oid owner, Oid object)
 void
 ppl_check_source(Oid relid, Oid owner)
 {
-	Relation	rel = open_relation(relid, "source");
+	Relation	rel = open_relation(relid, "source", NULL);
 
 	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
@@ -193,13 +194,13 @@ ppl_check_source(Oid relid, Oid owner)
 }
 
 /*
- * Can this relation be the target of an output of owner?  Errors: 42P01,
- * 42809, 42501.
+ * Can this relation be the target of an output of owner?  output is its name,
+ * or NULL.  Errors: 42P01, 42809, 42501.
  */
 void
-ppl_check_target(Oid relid, Oid owner)
+ppl_check_target(Oid relid, Oid owner, const char *output)
 {
-	Relation	rel = open_relation(relid, "target");
+	Relation	rel = open_relation(relid, "target", output);
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION &&
 		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
@@ -218,14 +219,17 @@ ppl_check_target(Oid relid, Oid owner)
 
 /* Open a relation that a worker could open too. */
 static Relation
-open_relation(Oid relid, const char *role_of_it)
+open_relation(Oid relid, const char *role_of_it, const char *output)
 {
 	Relation	rel = try_relation_open(relid, AccessShareLock);
 
 	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("%s with OID %u does not exist", role_of_it, relid),
+				 output != NULL ?
+				 errmsg("the %s of output \"%s\" does not exist", role_of_it,
+						output) :
+				 errmsg("the %s does not exist", role_of_it),
 				 errhint("Drop the pipeline or the output, and declare it again over another table.")));
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		refuse_kind(rel, role_of_it, "temporary", "a table that other sessions see",

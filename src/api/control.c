@@ -136,7 +136,11 @@ check_startable(const PplPipeline *pipeline)
 	ppl_check_owner(pipeline->owner);
 	ppl_check_source(pipeline->source, pipeline->owner);
 	foreach(lc, pipeline->outputs)
-		ppl_check_target(((PplOutput *) lfirst(lc))->target, pipeline->owner);
+	{
+		PplOutput  *output = lfirst(lc);
+
+		ppl_check_target(output->target, pipeline->owner, output->name);
+	}
 	ppl_check_chain(pipeline);
 
 	/*

@@ -33,6 +33,7 @@
 #include "catalog/sql.h"
 
 #define MAX_NAME_BYTES 1024
+#define DEFAULT_MAX_ATTEMPTS 5	/* as in the declaration of add_stage */
 
 PPL_FUNCTION(pipeline_create_pipeline);
 PPL_FUNCTION(pipeline_add_stage);
@@ -52,7 +53,7 @@ static void check_positive(const char *what, int value);
 static void check_stage_options(FunctionCallInfo fcinfo);
 static char *handler_signature(FunctionCallInfo fcinfo, int argno);
 static void check_output_options(FunctionCallInfo fcinfo);
-static void finish_change(PplPipeline *pipeline);
+static void finish_change(PplPipeline *pipeline, bool check);
 static PplSqlArg text_array_arg(FunctionCallInfo fcinfo, int argno);
 static void refuse_unknown(const char *what, const char *name,
 						   const PplPipeline *pipeline,
@@ -137,11 +138,11 @@ check_name(const char *what, const char *name)
 	if (name[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("a %s needs a name that is not empty", what)));
+				 errmsg("%s name must not be empty", what)));
 	if (strlen(name) > MAX_NAME_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_NAME_TOO_LONG),
-				 errmsg("name of a %s is too long", what),
+				 errmsg("%s name is too long", what),
 				 errdetail("It has %zu bytes, at most %d are allowed.",
 						   strlen(name), MAX_NAME_BYTES)));
 }
@@ -286,7 +287,7 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 	}
 	ppl_access_audit(pipeline, "add_stage", "stage", name, "kind", kind,
 					 "handler", handler, "query", query, NULL);
-	finish_change(pipeline);
+	finish_change(pipeline, true);
 	if (handler != NULL)
 		ppl_check_inlining(pipeline, handler);
 	PG_RETURN_VOID();
@@ -300,6 +301,8 @@ check_stage_options(FunctionCallInfo fcinfo)
 	static const char *const reactions[] = {"dead_letter", "halt", "skip"};
 	char	   *kind = ppl_args_text(fcinfo, 2, "kind");
 	int			workers = ppl_args_int(fcinfo, 6, "workers");
+	char	   *on_error = ppl_args_text(fcinfo, 8, "on_error");
+	int			max_attempts = ppl_args_int(fcinfo, 9, "max_attempts");
 
 	check_word("kind of stage", kind, lengthof(kinds), kinds);
 	if (strcmp(kind, "aggregate") == 0)
@@ -320,9 +323,13 @@ check_stage_options(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("partition_by of a stage is not supported yet"),
 				 errhint("Leave partition_by out.")));
-	check_word("on_error", ppl_args_text(fcinfo, 8, "on_error"),
-			   lengthof(reactions), reactions);
-	check_positive("max_attempts", ppl_args_int(fcinfo, 9, "max_attempts"));
+	check_word("on_error", on_error, lengthof(reactions), reactions);
+	if (strcmp(on_error, "dead_letter") != 0)
+		refuse_yet("on_error", on_error, "dead_letter");
+	check_positive("max_attempts", max_attempts);
+	if (max_attempts != DEFAULT_MAX_ATTEMPTS)
+		refuse_yet("max_attempts", psprintf("%d", max_attempts),
+				   psprintf("%d", DEFAULT_MAX_ATTEMPTS));
 	if (!PG_ARGISNULL(10))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -350,14 +357,15 @@ handler_signature(FunctionCallInfo fcinfo, int argno)
 }
 
 /*
- * Check the definition as it stands now, and have everybody told of it.
- * Brings *pipeline up to date.
+ * Check the definition as it stands now, if asked to, and have everybody told
+ * of it.  Brings *pipeline up to date.
  */
 static void
-finish_change(PplPipeline *pipeline)
+finish_change(PplPipeline *pipeline, bool check)
 {
 	*pipeline = *ppl_access_reload(pipeline);
-	ppl_check_chain(pipeline);
+	if (check)
+		ppl_check_chain(pipeline);
 	ppl_access_announce(pipeline);
 }
 
@@ -391,7 +399,7 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 	if (transform != NULL)
 		ppl_check_same_path(pipeline);
 	ppl_definition_lock(0, ExclusiveLock);
-	ppl_check_target(target, pipeline->owner);
+	ppl_check_target(target, pipeline->owner, name);
 	ppl_check_circle(pipeline, target);
 	if (name == NULL)
 		name = get_rel_name(target);
@@ -437,7 +445,7 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 					 "target", quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)),
 														  get_rel_name(target)),
 					 "transform", transform, NULL);
-	finish_change(pipeline);
+	finish_change(pipeline, true);
 	if (transform != NULL)
 		ppl_check_inlining(pipeline, transform);
 	PG_RETURN_VOID();
@@ -498,7 +506,9 @@ pipeline_drop_stage(PG_FUNCTION_ARGS)
 	}
 	ppl_access_bump_version(pipeline);
 	ppl_access_audit(pipeline, "drop_stage", "stage", name, NULL);
-	finish_change(pipeline);
+
+	/* start checks; until then what is broken must be possible to take apart */
+	finish_change(pipeline, pipeline->running);
 	PG_RETURN_VOID();
 }
 
@@ -544,7 +554,7 @@ pipeline_drop_output(PG_FUNCTION_ARGS)
 						 quote_literal_cstr(pipeline_name))));
 	ppl_access_bump_version(pipeline);
 	ppl_access_audit(pipeline, "drop_output", "output", name, NULL);
-	finish_change(pipeline);
+	finish_change(pipeline, false);
 	PG_RETURN_VOID();
 }
 

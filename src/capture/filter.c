@@ -33,6 +33,8 @@ typedef struct FilterConsumer
 	PplConsumer *shared;
 	Oid			source;
 	uint16		operations;
+	PplSpoolPos control_pos;	/* end of its last control record, until that
+								 * is published; else 0 */
 } FilterConsumer;
 
 /* State of the filter. */
@@ -283,7 +285,7 @@ ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
 		ppl_atomic_max(&consumer->shared->read_pos, begin);
 	}
 	shared = consumer->shared;
-	pg_atomic_write_u64(&shared->pending_pos, end);
+	consumer->control_pos = end;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	shared->process.not_before = 0;
@@ -306,15 +308,17 @@ ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
 	}
 	LWLockRelease(ppl_shared->lock);
 
-	ppl_wake(&shared->process.procno);
+	if (control->action == PPL_CONTROL_STOP || control->action == PPL_CONTROL_DROP)
+		ppl_wake(&shared->process.procno);
 	self.wake_launcher = true;
 	if (control->action == PPL_CONTROL_DROP)
 		unwant(consumer);
 }
 
 /*
- * The spool's new end is published: tell the consumers of every relation that
- * got records, and have the launcher start those that have no process.
+ * The spool's new end is published: tell every consumer that got records, of
+ * its source or of its definition, and have the launcher start those that have
+ * no process.
  */
 void
 ppl_filter_publish(void)
@@ -326,11 +330,15 @@ ppl_filter_publish(void)
 	foreach(lc, self.consumers)
 	{
 		FilterConsumer *consumer = lfirst(lc);
+		PplSpoolPos pending = consumer->control_pos;
 
 		source = hash_search(self.sources, &consumer->source, HASH_FIND, NULL);
-		if (source == NULL || !source->touched)
+		if (source != NULL && source->touched)
+			pending = Max(pending, source->last_pos);
+		if (pending == 0)
 			continue;
-		pg_atomic_write_u64(&consumer->shared->pending_pos, source->last_pos);
+		consumer->control_pos = 0;
+		ppl_atomic_max(&consumer->shared->pending_pos, pending);
 		pg_memory_barrier();
 		if (pg_atomic_read_u32(&consumer->shared->process.procno) == PPL_NO_PROC)
 			self.wake_launcher = true;

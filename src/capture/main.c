@@ -220,6 +220,7 @@ vanish(void)
 {
 	ppl_filter_forget_all();
 	ppl_reader_close();
+	PPL_FAILPOINT("capture-before-vanish");
 	ppl_slot_drop();
 	ppl_spool_segment_unlink_all(MyDatabaseId);
 

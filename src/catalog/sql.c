@@ -18,14 +18,32 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 
 #include "catalog/definition.h"
 #include "catalog/sql.h"
 
 #define PPL_SQL_MAX_ARGS 32
+#define PPL_SQL_MAX_SAVED 128
+
+/* A statement that this process has run before. */
+typedef struct SavedStatement
+{
+	const char *constant;		/* address of the caller's literal */
+	char	   *text;
+	SPIPlanPtr	plan;
+} SavedStatement;
+
+/* Saved statements of this process. */
+static struct
+{
+	int			count;
+	SavedStatement statements[PPL_SQL_MAX_SAVED];
+}			self;
 
 static PplSqlResult *run(const char *sql, int nargs, const PplSqlArg *args,
 						 bool read_only);
+static SPIPlanPtr saved_plan(const char *sql, int nargs, Oid *types);
 static PplSqlResult *copy_result(MemoryContext context);
 
 /*
@@ -97,14 +115,44 @@ run(const char *sql, int nargs, const PplSqlArg *args, bool read_only)
 	ppl_elevate_begin(&elevation);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	code = SPI_execute_with_args(sql, nargs, types, values, nulls,
-								 read_only, 0);
+	code = SPI_execute_plan(saved_plan(sql, nargs, types), values, nulls,
+							read_only, 0);
 	if (code < 0)
 		elog(ERROR, "%s: %s", SPI_result_code_string(code), sql);
 	result = copy_result(context);
 	SPI_finish();
 	ppl_elevate_end(&elevation);
 	return result;
+}
+
+/*
+ * The plan of a statement, prepared at its first use in this process.  A
+ * caller's literal has one address and one list of parameter types.
+ */
+static SPIPlanPtr
+saved_plan(const char *sql, int nargs, Oid *types)
+{
+	SavedStatement *saved;
+	SPIPlanPtr	plan;
+
+	for (int i = 0; i < self.count; i++)
+	{
+		saved = &self.statements[i];
+		if (saved->constant == sql && strcmp(saved->text, sql) == 0)
+			return saved->plan;
+	}
+	plan = SPI_prepare(sql, nargs, types);
+	if (plan == NULL)
+		elog(ERROR, "%s: %s", SPI_result_code_string(SPI_result), sql);
+	if (self.count < PPL_SQL_MAX_SAVED)
+	{
+		SPI_keepplan(plan);
+		saved = &self.statements[self.count++];
+		saved->constant = sql;
+		saved->text = MemoryContextStrdup(TopMemoryContext, sql);
+		saved->plan = plan;
+	}
+	return plan;
 }
 
 static PplSqlResult *

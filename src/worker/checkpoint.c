@@ -3,28 +3,26 @@
  *		Position, counts and the batch's record: what commits with the outputs.
  *
  * Runs in the batch's transaction, elevated: the owner of a pipeline can read
- * and forge none of it.  The statement that is run for each batch is prepared
- * once a process.
+ * and forge none of it.
  */
 #include "postgres.h"
 #include "base/compat.h"
 
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
 #include "base/shm.h"
-#include "catalog/definition.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 #include "worker/checkpoint.h"
 #include "worker/outcome.h"
 
+
+#define RECORD_NARGS 24
 
 static const char *const record_sql =
 "WITH moved AS ("
@@ -62,20 +60,6 @@ static const char *const record_sql =
 "   $9[1], $10[1], $11[1], $12[1], $22, $23, pg_catalog.clock_timestamp(), $24"
 " WHERE $18 OR EXISTS (SELECT FROM moved)"
 " RETURNING batch_id";
-
-static Oid record_types[] = {
-	INT4OID, LSNOID, INT4OID, INT4OID, LSNOID, INT4OID,
-	INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	INT8ARRAYOID,
-	INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-	BOOLOID, LSNOID, INT4OID, INT4OID, INT4OID, TIMESTAMPTZOID, BYTEAOID
-};
-
-/* Saved plans of this process. */
-static struct
-{
-	SPIPlanPtr	record;
-}			self;
 
 /*
  * Read the checkpoint of a pipeline's only segment.
@@ -183,56 +167,42 @@ int8_array(const void *first, Size stride, int n)
 int64
 ppl_checkpoint_record(const PplBatchRecord *record)
 {
-	Datum		values[lengthof(record_types)];
-	char		nulls[lengthof(record_types) + 1];
-	PplElevation elevation;
-	bool		isnull;
-	int64		batch_id;
+	PplSqlArg	args[RECORD_NARGS];
+	PplSqlResult *result;
 	int			n = 0;
 
-	memset(nulls, ' ', sizeof(nulls));
-	values[n++] = Int32GetDatum(record->pipeline_id);
-	values[n++] = LSNGetDatum(record->position.commit_lsn);
-	values[n++] = Int32GetDatum(record->position.seq);
-	values[n++] = Int32GetDatum(record->version);
-	values[n++] = LSNGetDatum(record->move ? record->before.commit_lsn : PG_UINT64_MAX);
-	values[n++] = Int32GetDatum(record->before.seq);
-	values[n++] = int4_array(record->output_ids, record->noutputs);
+	args[n++] = ppl_sql_arg_int(record->pipeline_id);
+	args[n++] = ppl_sql_arg(LSNOID, LSNGetDatum(record->position.commit_lsn));
+	args[n++] = ppl_sql_arg_int(record->position.seq);
+	args[n++] = ppl_sql_arg_int(record->version);
+	args[n++] = record->redrive ? ppl_sql_arg_null(LSNOID) :
+		ppl_sql_arg(LSNOID, LSNGetDatum(record->before.commit_lsn));
+	args[n++] = ppl_sql_arg_int(record->before.seq);
+	args[n++] = ppl_sql_arg(INT4ARRAYOID,
+							int4_array(record->output_ids, record->noutputs));
 	for (int field = 0; field < 5; field++)
-		values[n++] = int8_array((const int64 *) record->counts + field,
-								 sizeof(PplCounts), record->noutputs);
-	values[n++] = int4_array(record->stage_ids, record->nstages);
+		args[n++] = ppl_sql_arg(INT8ARRAYOID,
+								int8_array((const int64 *) record->counts + field,
+										   sizeof(PplCounts), record->noutputs));
+	args[n++] = ppl_sql_arg(INT4ARRAYOID,
+							int4_array(record->stage_ids, record->nstages));
 	for (int field = 0; field < 4; field++)
-		values[n++] = int8_array((const int64 *) record->tallies + field,
-								 sizeof(PplStageTally), record->nstages);
-	values[n++] = BoolGetDatum(record->redrive);
-	values[n++] = LSNGetDatum(record->first.commit_lsn);
-	values[n++] = Int32GetDatum(record->first.seq);
-	values[n++] = Int32GetDatum(record->transactions);
-	values[n++] = Int32GetDatum(record->attempts);
-	values[n++] = TimestampTzGetDatum(record->started_at);
-	if (record->lineage == NULL)
-		nulls[n] = 'n';
-	values[n++] = PointerGetDatum(record->lineage);
-	Assert(n == lengthof(record_types));
+		args[n++] = ppl_sql_arg(INT8ARRAYOID,
+								int8_array((const int64 *) record->tallies + field,
+										   sizeof(PplStageTally), record->nstages));
+	args[n++] = ppl_sql_arg_bool(record->redrive);
+	args[n++] = ppl_sql_arg(LSNOID, LSNGetDatum(record->first.commit_lsn));
+	args[n++] = ppl_sql_arg_int(record->first.seq);
+	args[n++] = ppl_sql_arg_int(record->transactions);
+	args[n++] = ppl_sql_arg_int(record->attempts);
+	args[n++] = ppl_sql_arg(TIMESTAMPTZOID, TimestampTzGetDatum(record->started_at));
+	args[n++] = record->lineage == NULL ? ppl_sql_arg_null(BYTEAOID) :
+		ppl_sql_arg(BYTEAOID, PointerGetDatum(record->lineage));
+	Assert(n == RECORD_NARGS);
 
-	ppl_elevate_begin(&elevation);
-	SPI_connect();
-	if (self.record == NULL)
-	{
-		self.record = SPI_prepare(record_sql, lengthof(record_types),
-								  record_types);
-		if (self.record == NULL || SPI_keepplan(self.record) != 0)
-			elog(ERROR, "could not prepare the record of a batch");
-	}
-	if (SPI_execute_plan(self.record, values, nulls, false, 0) != SPI_OK_INSERT_RETURNING)
-		elog(ERROR, "could not write the record of a batch");
-	if (SPI_processed != 1)
+	result = ppl_sql_run(record_sql, RECORD_NARGS, args);
+	if (result->nrows != 1)
 		elog(ERROR, "the checkpoint of pipeline %d was moved by somebody else",
 			 record->pipeline_id);
-	batch_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-										   SPI_tuptable->tupdesc, 1, &isnull));
-	SPI_finish();
-	ppl_elevate_end(&elevation);
-	return batch_id;
+	return DatumGetInt64(ppl_sql_value(result, 0, 0));
 }

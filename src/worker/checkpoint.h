@@ -30,8 +30,7 @@ typedef struct PplBatchRecord
 {
 	int			pipeline_id;
 	int			version;
-	bool		redrive;
-	bool		move;			/* the checkpoint, from before to position */
+	bool		redrive;		/* else the checkpoint moves from before to position */
 	PplPosition before;
 	PplPosition first;
 	PplPosition position;

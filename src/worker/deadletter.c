@@ -11,9 +11,10 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "fmgr.h"
+#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
+#include "utils/fmgroids.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
@@ -45,35 +46,37 @@ operation_name(PplRecordKind kind)
 }
 
 /*
+ * Prepare a call of a polymorphic function whose first argument has this type.
+ */
+static void
+prepare_call(FmgrInfo *function, Oid oid, Oid result, Oid argument)
+{
+	fmgr_info(oid, function);
+	fmgr_info_set_expr((Node *) makeFuncExpr(oid, result,
+											 list_make1(makeNullConst(argument, -1, InvalidOid)),
+											 InvalidOid, InvalidOid,
+											 COERCE_EXPLICIT_CALL),
+					   function);
+}
+
+/*
  * The row of an event as jsonb, in CurrentMemoryContext; 0 if it has none.
  */
 Datum
 ppl_deadletter_render(PplProgram *program, const PplEvent *event)
 {
-	MemoryContext context = CurrentMemoryContext;
-	Oid			rowtype = get_rel_type_id(program->pipeline->source);
+	TupleDesc	desc = program->source_desc;
 	const PplRow *row;
-	HeapTuple	tuple;
-	Datum		composite;
-	Datum		result;
-	bool		isnull;
+	FmgrInfo	to_jsonb;
 
 	if (event->tuple == NULL)
 		return (Datum) 0;
 	row = ppl_program_row(program, event);
-	tuple = heap_form_tuple(program->source_desc, row->values, row->nulls);
-	composite = heap_copy_tuple_as_datum(tuple, program->source_desc);
-
-	SPI_connect();
-	if (SPI_execute_with_args("SELECT pg_catalog.to_jsonb($1)", 1, &rowtype,
-							  &composite, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not render an event");
-	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	MemoryContextSwitchTo(context);
-	result = PointerGetDatum(PG_DETOAST_DATUM_COPY(result));
-	SPI_finish();
-	MemoryContextSwitchTo(context);
-	return result;
+	prepare_call(&to_jsonb, F_TO_JSONB, JSONBOID, desc->tdtypeid);
+	return FunctionCall1(&to_jsonb,
+						 heap_copy_tuple_as_datum(heap_form_tuple(desc, row->values,
+																  row->nulls),
+												  desc));
 }
 
 static PplSqlArg
@@ -139,28 +142,26 @@ ppl_deadletter_store(PplWorker *worker, const PplBatch *batch, int ordinal,
 static HeapTuple
 restore_row(PplProgram *program, Datum payload)
 {
-	MemoryContext context = CurrentMemoryContext;
-	Oid			type = JSONBOID;
+	LOCAL_FCINFO(fcinfo, 2);
+	FmgrInfo	populate;
 	HeapTupleData tuple;
-	HeapTuple	result;
 	Datum		value;
-	bool		isnull;
-	char	   *sql = psprintf("SELECT pg_catalog.jsonb_populate_record(NULL::%s, $1)",
-							   quote_qualified_identifier(get_namespace_name(get_rel_namespace(program->pipeline->source)),
-														  get_rel_name(program->pipeline->source)));
 
-	SPI_connect();
-	if (SPI_execute_with_args(sql, 1, &type, &payload, NULL, true, 1) != SPI_OK_SELECT)
+	prepare_call(&populate, F_JSONB_POPULATE_RECORD, program->source_desc->tdtypeid,
+				 program->source_desc->tdtypeid);
+	InitFunctionCallInfoData(*fcinfo, &populate, 2, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = (Datum) 0;
+	fcinfo->args[0].isnull = true;
+	fcinfo->args[1].value = payload;
+	fcinfo->args[1].isnull = false;
+	value = FunctionCallInvoke(fcinfo);
+	if (fcinfo->isnull)
 		elog(ERROR, "could not restore an event");
-	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
 	memset(&tuple, 0, sizeof(tuple));
 	tuple.t_data = DatumGetHeapTupleHeader(value);
 	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
-	MemoryContextSwitchTo(context);
-	result = heap_copytuple(&tuple);
-	SPI_finish();
-	MemoryContextSwitchTo(context);
-	return result;
+	return heap_copytuple(&tuple);
 }
 
 /*

@@ -64,33 +64,16 @@ ppl_program_watch(void)
 	CacheRegisterSyscacheCallback(PROCOID, syscache_callback, (Datum) 0);
 }
 
-/* Changes of these relations make the program stale. */
+/* Changes of what a program was made of make it stale. */
 static void
-watch_relations(const PplPipeline *pipeline)
+watch_relations(const PplProgram *program)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-	ListCell   *lc;
 
 	list_free(self.watched);
-	self.watched = list_make2_oid(ppl_definition_relid(), pipeline->source);
-	foreach(lc, pipeline->outputs)
-		self.watched = lappend_oid(self.watched,
-								   ((PplOutput *) lfirst(lc))->target);
+	self.watched = lappend_oid(list_copy(program->statement->relids),
+							   ppl_definition_relid());
 	MemoryContextSwitchTo(oldcontext);
-}
-
-/* Is there an output for events that see this version? */
-static bool
-has_output(const PplPipeline *pipeline, int version)
-{
-	ListCell   *lc;
-
-	foreach(lc, pipeline->outputs)
-	{
-		if (((PplOutput *) lfirst(lc))->since <= version)
-			return true;
-	}
-	return false;
 }
 
 /*
@@ -154,11 +137,10 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 		program->pipeline = ppl_definition_load(pipeline_id);
 		if (program->pipeline != NULL)
 		{
-			watch_relations(program->pipeline);
 			ppl_session_search_path(program->pipeline->search_path);
 			load_source(program);
-			if (has_output(program->pipeline, version))
-				program->statement = ppl_compile(program->pipeline, version);
+			program->statement = ppl_compile(program->pipeline, version);
+			watch_relations(program);
 		}
 	}
 	PG_CATCH();
@@ -290,9 +272,6 @@ ppl_program_run(PplProgram *program, const PplBatch *batch, int first, int last,
 	bool		large = last - first + 1 >= PPL_SWITCH_ROWS;
 	SPIPlanPtr *plan = large ? &program->large_plan : &program->small_plan;
 	int			result;
-
-	if (program->statement == NULL || first > last)
-		return;
 
 	enr->md.name = PPL_BATCH_RELATION;
 	enr->md.reliddesc = InvalidOid;

@@ -21,7 +21,7 @@ typedef struct PplProgram
 {
 	MemoryContext context;
 	PplPipeline *pipeline;
-	PplStatement *statement;	/* NULL without outputs */
+	PplStatement *statement;
 	int			version;		/* of the definition that events see */
 	TupleDesc	source_desc;	/* rows of the source today */
 	int			nkeys;			/* of the source's primary key */

@@ -56,9 +56,9 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 	result.worker = worker;
 	result.batch = batch;
 	result.redrive = redrive;
-	result.noutputs = statement ? statement->noutputs : 0;
+	result.noutputs = statement->noutputs;
 	begin_record(&result, before, started_at, attempts);
-	if (pipeline->lineage && statement)
+	if (pipeline->lineage)
 		begin_lineage(&result);
 
 	/* User code may still run here: output functions, casts to json. */
@@ -121,7 +121,6 @@ begin_record(BatchResult *result, PplPosition before, TimestampTz started_at,
 	record->pipeline_id = pipeline->pipeline_id;
 	record->version = result->worker->program->version;
 	record->redrive = result->redrive;
-	record->move = !result->redrive;
 	record->before = before;
 	record->position = batch->last;
 	record->first.commit_lsn = batch->txns[0].commit_lsn;

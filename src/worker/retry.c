@@ -14,6 +14,7 @@
 #include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "base/process.h"
 #include "worker/batch.h"
@@ -24,6 +25,7 @@
 #define PPL_MOMENT_MAX_MS			10000
 #define PPL_ENVIRONMENT_FIRST_MS	1000
 #define PPL_ENVIRONMENT_MAX_MS		60000
+#define PPL_LOG_INTERVAL_MS			60000
 
 /* Judgement of a batch under way. */
 typedef struct Trial
@@ -152,6 +154,28 @@ ppl_retry_run(PplWorker *worker, const PplBatch *batch)
 		ReThrowError(trial.environment);
 }
 
+/* One line a minute, or when the error is another one. */
+static void
+log_error(PplWorker *worker, bool moment, const ErrorData *error)
+{
+	static int	last_sqlstate = 0;
+	static TimestampTz last_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (error->sqlerrcode == last_sqlstate &&
+		!TimestampDifferenceExceeds(last_at, now, PPL_LOG_INTERVAL_MS))
+		return;
+	last_sqlstate = error->sqlerrcode;
+	last_at = now;
+	ereport(LOG,
+			(errcode(error->sqlerrcode),
+			 errmsg("pipeline %d %s: %s", worker->pipeline_id,
+					moment ? "tries again" : "cannot go on", error->message),
+			 error->detail ? errdetail_internal("%s", error->detail) : 0,
+			 error->hint ? errhint("%s", error->hint) : 0,
+			 error->context ? errcontext("%s", error->context) : 0));
+}
+
 /*
  * A batch could not be processed: say so, and wait before the next attempt.
  * Comes back at once when the definition changes.
@@ -173,6 +197,7 @@ ppl_retry_wait(PplWorker *worker, PplVerdict verdict, const ErrorData *error,
 				  error->hint);
 	LWLockRelease(ppl_shared->lock);
 	pg_atomic_fetch_add_u64(&worker->consumer->retries, 1);
+	log_error(worker, moment, error);
 	ConditionVariableBroadcast(&worker->db->changed);
 	ppl_process_wait((long) delay);
 }
