@@ -15,7 +15,7 @@
 
 #include "base/guc.h"
 #include "base/shm.h"
-#include "capture/wake.h"
+#include "base/wake.h"
 #include "launcher/ddl.h"
 #include "launcher/main.h"
 

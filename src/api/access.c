@@ -22,7 +22,7 @@
 #include "utils/snapmgr.h"
 
 #include "api/access.h"
-#include "capture/control.h"
+#include "base/control.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
@@ -33,6 +33,8 @@ PPL_FUNCTION(pipeline_may_see_payload);
 
 static bool is_member(const char *role_name);
 static int	find_visible(const char *name, PplRight right);
+static void refuse(const char *name, Oid owner,
+				   PplRight right) pg_attribute_noreturn();
 static PplPipeline *load_latest(int pipeline_id);
 static Datum text_array(const char **words, int nwords);
 
@@ -124,23 +126,28 @@ find_visible(const char *name, PplRight right)
 
 	owner = ppl_sql_oid(rows, 0, 1);
 	if (!ppl_access_allows(owner, right))
-	{
-		const char *role = quote_identifier(GetUserNameFromId(GetUserId(), false));
-
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for pipeline \"%s\"", name),
-				 errdetail("Needed is membership of its owner %s or of %s.",
-						   quote_identifier(GetUserNameFromId(owner, true)),
-						   right == PPL_RIGHT_ALTER ? PPL_ROLE_ADMIN :
-						   right == PPL_RIGHT_OPERATE ? PPL_ROLE_OPERATOR :
-						   PPL_ROLE_READER),
-				 errhint("GRANT %s TO %s;",
-						 right == PPL_RIGHT_ALTER ? PPL_ROLE_ADMIN :
-						 right == PPL_RIGHT_OPERATE ? PPL_ROLE_OPERATOR :
-						 PPL_ROLE_READER, role)));
-	}
+		refuse(name, owner, right);
 	return ppl_sql_int(rows, 0, 0);
+}
+
+/* The owner may be gone: nothing keeps a role that has declared pipelines. */
+static void
+refuse(const char *name, Oid owner, PplRight right)
+{
+	const char *role = quote_identifier(GetUserNameFromId(GetUserId(), false));
+	const char *owner_name = GetUserNameFromId(owner, true);
+	const char *needed = right == PPL_RIGHT_ALTER ? PPL_ROLE_ADMIN :
+	right == PPL_RIGHT_OPERATE ? PPL_ROLE_OPERATOR : PPL_ROLE_READER;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for pipeline \"%s\"", name),
+			 owner_name != NULL ?
+			 errdetail("Needed is membership of its owner %s or of %s.",
+					   quote_identifier(owner_name), needed) :
+			 errdetail("Its owner does not exist any more; needed is membership of %s.",
+					   needed),
+			 errhint("GRANT %s TO %s;", needed, role)));
 }
 
 static PplPipeline *

@@ -24,7 +24,7 @@
 #include "api/args.h"
 #include "api/check.h"
 #include "api/preflight.h"
-#include "capture/control.h"
+#include "base/control.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 

@@ -18,7 +18,7 @@
 
 #include "api/access.h"
 #include "api/args.h"
-#include "capture/control.h"
+#include "base/control.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 

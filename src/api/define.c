@@ -28,7 +28,7 @@
 #include "api/check.h"
 #include "api/preflight.h"
 #include "base/event.h"
-#include "capture/control.h"
+#include "base/control.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 

@@ -22,7 +22,7 @@
 #include "api/access.h"
 #include "api/args.h"
 #include "base/shm.h"
-#include "capture/wake.h"
+#include "base/wake.h"
 #include "catalog/names.h"
 
 /* One sleep; a longer timeout takes several. */

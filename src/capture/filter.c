@@ -304,6 +304,7 @@ ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
 			break;
 		case PPL_CONTROL_CHANGE:
 		case PPL_CONTROL_REDRIVE:
+		case PPL_CONTROL_BATCH:
 			break;
 	}
 	LWLockRelease(ppl_shared->lock);

@@ -33,6 +33,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "base/failpoint.h"
@@ -43,7 +44,7 @@
 #include "capture/plugin.h"
 #include "capture/reader.h"
 #include "capture/slot.h"
-#include "capture/wake.h"
+#include "base/wake.h"
 #include "catalog/identity.h"
 #include "spool/segment.h"
 #include "spool/writer.h"
@@ -57,6 +58,7 @@ static struct
 	PplSpoolWriter *writer;
 	TimestampTz confirmed_at;	/* last look at the consumers */
 	uint32		records;		/* WAL records since then */
+	bool		schema_changed; /* a schema came or went: was it ours? */
 }			self;
 
 static void leave(int code, Datum arg);
@@ -66,6 +68,7 @@ static void vanish(void);
 static void open_spool(void);
 static void set_state(PplDatabaseState state);
 static void check_extension(void);
+static void namespace_callback(Datum arg, int cacheid, uint32 hashvalue);
 static bool pause_decoding(void);
 static bool confirm(XLogRecPtr decoded, PplSpoolPos spool_end);
 
@@ -123,6 +126,7 @@ leave(int code, Datum arg)
 static void
 run(void)
 {
+	CacheRegisterSyscacheCallback(NAMESPACEOID, namespace_callback, (Datum) 0);
 	check_extension();
 	prepare_slot();
 	open_spool();
@@ -137,9 +141,9 @@ run(void)
 		bool		settled;
 
 		(void) ppl_process_interrupts();
-		if (self.db->recheck)
-			check_extension();
 		AcceptInvalidationMessages();
+		if (self.db->recheck || self.schema_changed)
+			check_extension();
 
 		/* Nobody else would flush an asynchronous commit soon. */
 		wanted = pg_atomic_read_u64(&self.db->wanted_lsn);
@@ -177,6 +181,16 @@ set_state(PplDatabaseState state)
 }
 
 /*
+ * DROP EXTENSION tells us at its commit, unless that is a COMMIT PREPARED; its
+ * invalidation message comes in any case.
+ */
+static void
+namespace_callback(Datum arg, int cacheid, uint32 hashvalue)
+{
+	self.schema_changed = true;
+}
+
+/*
  * Go away if the extension is not there, or start anew if it is another one
  * than the slot was made for.
  */
@@ -189,6 +203,7 @@ check_extension(void)
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	self.db->recheck = false;
 	LWLockRelease(ppl_shared->lock);
+	self.schema_changed = false;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();

@@ -25,7 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "base/failpoint.h"
-#include "capture/control.h"
+#include "base/control.h"
 #include "capture/filter.h"
 #include "capture/plugin.h"
 
@@ -149,6 +149,7 @@ begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 	spool_txn.commit_lsn = txn->final_lsn;
 	spool_txn.end_lsn = txn->end_lsn;
 	spool_txn.committed_at = txn->xact_time.commit_time;
+	spool_txn.writer = 0;
 	self.seq = 0;
 	self.commit_lsn = txn->final_lsn;
 	if (self.writer)
@@ -274,6 +275,11 @@ message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
 	memcpy(&control, data, sizeof(control));
 	if (control.format != PPL_CONTROL_VERSION || control.secret != self.db->secret)
 		return;
+	if (control.action == PPL_CONTROL_BATCH)
+	{
+		ppl_spool_writer_attribute(self.writer, control.pipeline_id);
+		return;
+	}
 
 	control.secret = 0;
 	begin_pos = ppl_spool_writer_flush(self.writer);

@@ -16,7 +16,9 @@
 
 #include "access/xlog.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
@@ -35,12 +37,20 @@
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
 	" version"
 
+/* The extension, as last looked up. */
+static struct
+{
+	Oid			relid;			/* of the table of pipelines then */
+	Oid			extension;
+}			self;
+
 static PplPipeline *load_whole(const PplSqlResult *rows);
 static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
 static uint16 read_operations(Datum array);
 static List *load_stages(int pipeline_id);
 static PplOnError read_on_error(const char *word);
 static List *load_outputs(int pipeline_id);
+static Oid	extension_oid(void);
 
 /* See definition.h. */
 PplPipeline *
@@ -99,11 +109,30 @@ ppl_definition_load_born(void)
  * Lock a definition until the end of the transaction.  pipeline_id 0, which
  * no pipeline has, stands for the graph of all pipelines.  The lock is on a
  * row of the table of pipelines as an object, so it is seen in pg_locks.
+ *
+ * Before it the extension itself is locked: DROP EXTENSION begins with that
+ * lock and goes on with the tables in an order of its own, so it would run
+ * into a deadlock with a batch that uses them in another one.
  */
 void
 ppl_definition_lock(int pipeline_id, int lockmode)
 {
+	LockDatabaseObject(ExtensionRelationId, extension_oid(), 0, AccessShareLock);
 	LockDatabaseObject(ppl_definition_relid(), (Oid) pipeline_id, 0, lockmode);
+}
+
+/* OID of the extension; it comes and goes together with the table. */
+static Oid
+extension_oid(void)
+{
+	Oid			relid = ppl_definition_relid();
+
+	if (relid != self.relid)
+	{
+		self.extension = get_extension_oid("pipeline", false);
+		self.relid = relid;
+	}
+	return self.extension;
 }
 
 /*

@@ -14,6 +14,7 @@
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
 
+#include "base/control.h"
 #include "base/event.h"
 
 typedef uint64 PplSpoolPos;
@@ -75,7 +76,7 @@ typedef struct PplRecordHeader
 	uint32		old_len;		/* bytes of the old tuple, 0 = none */
 	uint32		new_len;		/* bytes of the new tuple, 0 = none */
 	uint32		checksum;		/* of the body; 0 outside assert builds */
-	uint32		unused2;
+	int32		writer;			/* pipeline whose batch wrote it, 0 = none */
 	XLogRecPtr	commit_lsn;		/* start of the commit record */
 	XLogRecPtr	end_lsn;		/* end of the commit record */
 	TimestampTz committed_at;
@@ -111,35 +112,7 @@ typedef struct PplSchemaColumn
 	uint16		unused;
 } PplSchemaColumn;
 
-/* What a definition's change tells capture and the workers. */
-typedef enum PplControlAction
-{
-	PPL_CONTROL_BIRTH = 1,		/* events count from here on; running */
-	PPL_CONTROL_CHANGE,			/* stages or outputs changed */
-	PPL_CONTROL_START,			/* running again, at its checkpoint */
-	PPL_CONTROL_STOP,
-	PPL_CONTROL_REDRIVE,		/* dead letters are queued */
-	PPL_CONTROL_DROP
-} PplControlAction;
-
-#define PPL_CONTROL_VERSION	1
-
-/* Payload of a control message in the WAL, and of a PPL_REC_CONTROL. */
-typedef struct PplControl
-{
-	uint8		format;			/* PPL_CONTROL_VERSION */
-	uint8		action;			/* PplControlAction */
-	uint16		operations;		/* PPL_OP_* bits wanted of the source */
-	int32		pipeline_id;
-	int32		version;		/* of the definition, from this change on */
-	Oid			source;
-	Oid			owner;
-	uint32		unused;
-	uint64		secret;			/* proves that the extension wrote it */
-} PplControl;
-
 StaticAssertDecl(sizeof(PplSpoolFileHeader) == 40, "spool file header has padding");
 StaticAssertDecl(sizeof(PplRecordHeader) == 64, "spool record header has padding");
-StaticAssertDecl(sizeof(PplControl) == 32, "control message has padding");
 
 #endif							/* PPL_SPOOL_FORMAT_H */

@@ -249,6 +249,12 @@ ppl_spool_writer_retained_bytes(PplSpoolWriter *writer)
 	return ppl_spool_writer_bytes(writer) - writer->removed_bytes;
 }
 
+void
+ppl_spool_writer_attribute(PplSpoolWriter *writer, int32 pipeline_id)
+{
+	writer->txn.writer = pipeline_id;
+}
+
 /*
  * Open a new file; the one before is closed already.
  */
@@ -314,6 +320,7 @@ fill_header(PplSpoolWriter *writer, PplRecordHeader *header,
 	header->commit_lsn = writer->txn.commit_lsn;
 	header->end_lsn = writer->txn.end_lsn;
 	header->committed_at = writer->txn.committed_at;
+	header->writer = writer->txn.writer;
 }
 
 /*

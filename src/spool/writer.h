@@ -24,6 +24,7 @@ typedef struct PplSpoolTxn
 	XLogRecPtr	commit_lsn;
 	XLogRecPtr	end_lsn;
 	TimestampTz committed_at;
+	int32		writer;			/* pipeline whose batch it is, 0 = none */
 } PplSpoolTxn;
 
 /*
@@ -95,5 +96,12 @@ extern uint32 ppl_spool_writer_first_segment(PplSpoolWriter *writer);
  */
 extern uint64 ppl_spool_writer_bytes(PplSpoolWriter *writer);
 extern uint64 ppl_spool_writer_retained_bytes(PplSpoolWriter *writer);
+
+/*
+ * The records of the current transaction from here on are the work of this
+ * pipeline's batch.
+ */
+extern void ppl_spool_writer_attribute(PplSpoolWriter *writer,
+									   int32 pipeline_id);
 
 #endif							/* PPL_SPOOL_WRITER_H */

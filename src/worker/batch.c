@@ -16,6 +16,7 @@
 #include "base/compat.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -26,6 +27,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/control.h"
 #include "base/failpoint.h"
 #include "base/process.h"
 #include "worker/batch.h"
@@ -36,7 +38,9 @@
 #include "worker/session.h"
 #include "worker/settle.h"
 
-#define PPL_REDRIVE_ROWS 1000		/* dead letters in one transaction */
+#define PPL_REDRIVE_ROWS 1000	/* dead letters in one transaction */
+#define PPL_TIMED_ROWS 64		/* stages of smaller batches are always timed */
+#define PPL_TIMED_SHARE 16		/* of larger ones, every so many */
 
 /* One attempt at a batch. */
 typedef struct Attempt
@@ -51,7 +55,7 @@ typedef struct Attempt
 	bool		nothing_left;	/* redrive: no dead letter is queued */
 } Attempt;
 
-static bool run_attempts(PplWorker *worker, PplBatch *batch);
+static PplBatchEnd run_attempts(PplWorker *worker, PplBatch *batch);
 static void run_transaction(Attempt *attempt, PplBatch *batch);
 static bool begin_work(Attempt *attempt, const PplBatch *batch);
 static void run_chunk(Attempt *attempt, const PplBatch *batch);
@@ -61,19 +65,19 @@ static void run_events(PplWorker *worker, const PplBatch *batch, int first,
 static bool excluded(int ordinal);
 
 /*
- * Process one batch, however often it takes.  False if the worker is to stop
- * instead: the definition is stopped or gone; then nothing was done.
+ * Process one batch, however often it takes.  If it is not done in the end,
+ * nothing of it was.
  */
-bool
+PplBatchEnd
 ppl_batch_process(PplWorker *worker, PplBatch *batch)
 {
 	return run_attempts(worker, batch);
 }
 
 /*
- * Process the dead letters that are queued, chunk by chunk.  False as above.
+ * Process the dead letters that are queued, chunk by chunk.
  */
-bool
+PplBatchEnd
 ppl_batch_redrive(PplWorker *worker)
 {
 	return run_attempts(worker, NULL);
@@ -87,7 +91,51 @@ disturbed(PplWorker *worker)
 		worker->db->state == PPL_DB_CLOSING;
 }
 
+/* Was the spool replaced before all of a large transaction was read? */
 static bool
+spool_replaced(PplWorker *worker, const PplBatch *batch)
+{
+	return batch != NULL && !batch->complete &&
+		pg_atomic_read_u64(&worker->db->spool_start) > batch->end_pos;
+}
+
+/*
+ * One attempt: NULL if it went through, else the error, after the transaction
+ * was aborted.
+ */
+static ErrorData *
+attempt_once(Attempt *attempt, PplBatch *batch)
+{
+	MemoryContext context = MemoryContextSwitchTo(attempt->worker->context);
+	ErrorData  *error = NULL;
+
+	attempt->number++;
+	attempt->further = 0;
+	PG_TRY();
+	{
+		run_transaction(attempt, batch);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(attempt->worker->context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+
+	if (error != NULL)
+	{
+		HOLD_INTERRUPTS();
+		AbortCurrentTransaction();
+		ppl_outcome_end();
+		ppl_session_clean();
+		RESUME_INTERRUPTS();
+	}
+	MemoryContextSwitchTo(context);
+	return error;
+}
+
+static PplBatchEnd
 run_attempts(PplWorker *worker, PplBatch *batch)
 {
 	Attempt		attempt;
@@ -98,28 +146,13 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 	attempt.redrive = (batch == NULL);
 	for (;;)
 	{
-		MemoryContext context = MemoryContextSwitchTo(worker->context);
-		ErrorData  *error = NULL;
+		ErrorData  *error = attempt_once(&attempt, batch);
 		PplVerdict	verdict;
-
-		attempt.number++;
-		PG_TRY();
-		{
-			run_transaction(&attempt, batch);
-		}
-		PG_CATCH();
-		{
-			MemoryContextSwitchTo(worker->context);
-			error = CopyErrorData();
-			FlushErrorState();
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(context);
 
 		if (error == NULL)
 		{
 			if (worker->stopped)
-				return false;
+				return PPL_BATCH_STOPPED;
 			ppl_retry_over(worker);
 			worker->checkpoint.position = attempt.position;
 			if (attempt.further != 0)
@@ -128,18 +161,18 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 				batch->end_lsn = batch->txns[0].end_lsn;
 			}
 			if (!attempt.redrive || attempt.nothing_left)
-				return true;
+				return PPL_BATCH_DONE;
 			attempt.careful = false;
 			failures = 0;
 			continue;
 		}
 
-		HOLD_INTERRUPTS();
-		AbortCurrentTransaction();
-		ppl_outcome_end();
-		ppl_session_clean();
-		RESUME_INTERRUPTS();
 		verdict = ppl_retry_judge(error->sqlerrcode);
+		if (spool_replaced(worker, batch))
+		{
+			FreeErrorData(error);
+			return PPL_BATCH_ABANDONED;
+		}
 		if (verdict == PPL_VERDICT_MOMENT || attempt.careful)
 		{
 			if (verdict == PPL_VERDICT_EVENT)
@@ -153,7 +186,7 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 		if (disturbed(worker))
 		{
 			worker->stopped = true;
-			return false;
+			return PPL_BATCH_STOPPED;
 		}
 	}
 }
@@ -190,6 +223,7 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 				run_further_chunks(attempt, batch);
 		}
 	}
+	ResetTempTableNamespace();
 	PPL_FAILPOINT("worker-before-commit");
 	CommitTransactionCommand();
 	PPL_FAILPOINT("worker-after-commit");
@@ -222,6 +256,8 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 		PopActiveSnapshot();
 	}
 	worker->stopped = worker->program == NULL || !worker->program->pipeline->running;
+	if (!worker->stopped)
+		ppl_control_batch(worker->pipeline_id);
 	return !worker->stopped;
 }
 
@@ -233,15 +269,18 @@ run_chunk(Attempt *attempt, const PplBatch *batch)
 {
 	PplWorker  *worker = attempt->worker;
 	int			guc_level = NewGUCNestLevel();
+	bool		small = batch->nevents < PPL_TIMED_ROWS;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	ppl_outcome_begin(batch->context, batch->nevents,
 					  list_length(worker->program->pipeline->stages),
-					  worker->program->pipeline->lineage);
+					  worker->program->pipeline->lineage,
+					  small || worker->chunks++ % PPL_TIMED_SHARE == 0);
 	if (attempt->careful)
 		ppl_retry_run(worker, batch);
 	else
 		run_events(worker, batch, 1, batch->nevents);
+	ppl_outcome_add_times(small ? 1 : PPL_TIMED_SHARE);
 	AtEOXact_GUC(false, guc_level);
 	PopActiveSnapshot();
 
@@ -280,6 +319,10 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 		}
 		else if (chunk->end_lsn >= batch->txns[0].end_lsn)
 			complete = true;
+		else if (spool_replaced(worker, batch))
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("the spool was replaced within a transaction")));
 		else
 			ppl_process_wait(-1);
 		if (complete)

@@ -7,8 +7,15 @@
 
 #include "worker/worker.h"
 
-extern bool ppl_batch_process(PplWorker *worker, PplBatch *batch);
-extern bool ppl_batch_redrive(PplWorker *worker);
+typedef enum PplBatchEnd
+{
+	PPL_BATCH_DONE,
+	PPL_BATCH_STOPPED,			/* the pipeline is stopped or gone */
+	PPL_BATCH_ABANDONED			/* its spool is gone: gather it anew */
+} PplBatchEnd;
+
+extern PplBatchEnd ppl_batch_process(PplWorker *worker, PplBatch *batch);
+extern PplBatchEnd ppl_batch_redrive(PplWorker *worker);
 extern ErrorData *ppl_batch_try(PplWorker *worker, const PplBatch *batch,
 								int first, int last);
 

@@ -99,9 +99,12 @@ ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 	MemoryContextSwitchTo(oldcontext);
 }
 
+/* Is this a change that the pipeline asked for and did not write itself? */
 static bool
 wanted_change(const PplRecordHeader *header, const PplGatherRequest *request)
 {
+	if (header->writer == request->pipeline_id)
+		return false;
 	switch ((PplRecordKind) header->kind)
 	{
 		case PPL_REC_INSERT:

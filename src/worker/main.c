@@ -21,6 +21,7 @@
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -127,17 +128,23 @@ load_checkpoint(void)
 	pipeline = ppl_definition_load(self.pipeline_id);
 	running = pipeline != NULL && pipeline->running;
 	if (running)
+	{
+		self.name = MemoryContextStrdup(self.context, pipeline->name);
 		ppl_checkpoint_load(self.pipeline_id, &self.checkpoint);
+	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(self.context);
 
 	if (self.checkpoint.foreign)
 	{
+		char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
+									quote_literal_cstr(self.name));
+
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 		ppl_error_set(&self.consumer->error, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 					  "the position of the pipeline belongs to another replication slot",
-					  "SELECT pipeline.start('...', skip_to_now => true) goes on from now; what was committed in between is not processed.");
+					  hint);
 		LWLockRelease(ppl_shared->lock);
 	}
 	return running;
@@ -184,6 +191,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 {
 	PplGatherRequest request;
 	PplBatch   *batch = ppl_batch_create(self.context);
+	PplBatchEnd end_of_batch = PPL_BATCH_DONE;
 	bool		any;
 
 	ppl_worker_request(&self, &request);
@@ -193,22 +201,21 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	if (batch->nevents > 0)
 	{
 		pgstat_report_activity(STATE_RUNNING, "processing a batch");
-		if (ppl_batch_process(&self, batch))
+		end_of_batch = ppl_batch_process(&self, batch);
+		if (end_of_batch == PPL_BATCH_DONE)
 		{
 			ppl_spool_reader_seek(self.reader, batch->end_pos);
 			published(batch);
 		}
 	}
-	if (batch->has_control && batch->complete && !self.stopped)
+	if (batch->has_control && end_of_batch == PPL_BATCH_DONE &&
+		act_on_control(batch))
 	{
-		if (act_on_control(batch))
-		{
-			ppl_spool_reader_seek(self.reader, batch->control_end);
-			ppl_atomic_max(&self.consumer->commit_end, XactLastCommitEnd);
-			pg_write_barrier();
-			ppl_atomic_max(&self.consumer->read_pos, batch->control_end);
-			ConditionVariableBroadcast(&self.db->changed);
-		}
+		ppl_spool_reader_seek(self.reader, batch->control_end);
+		ppl_atomic_max(&self.consumer->commit_end, XactLastCommitEnd);
+		pg_write_barrier();
+		ppl_atomic_max(&self.consumer->read_pos, batch->control_end);
+		ConditionVariableBroadcast(&self.db->changed);
 	}
 	if (!any)
 		caught_up(decoded, batch->end_pos);
@@ -226,7 +233,8 @@ act_on_control(const PplBatch *batch)
 	const PplControl *control = &batch->control;
 	bool		gone;
 
-	if (control->action == PPL_CONTROL_REDRIVE && !ppl_batch_redrive(&self))
+	if (control->action == PPL_CONTROL_REDRIVE &&
+		ppl_batch_redrive(&self) != PPL_BATCH_DONE)
 		return false;
 
 	SetCurrentStatementStartTimestamp();

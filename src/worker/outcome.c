@@ -42,16 +42,17 @@ static struct
 	int			current;		/* ordinal, 0 = none */
 	int			current_stage;	/* stage that works on it, nstages + 1 = output */
 	instr_time	since;			/* when current_stage began */
-	bool		timed;
+	instr_time *spent;			/* by stage, if this batch is timed; else NULL */
 }			self;
 
 /*
  * A batch of nevents begins; all it notes goes to context.  Keys of produced
- * rows are kept if want_keys.
+ * rows are kept if want_keys; the time that each stage takes is measured if
+ * timed.
  */
 void
 ppl_outcome_begin(MemoryContext context, int nevents, int nstages,
-				  bool want_keys)
+				  bool want_keys, bool timed)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 
@@ -64,9 +65,28 @@ ppl_outcome_begin(MemoryContext context, int nevents, int nstages,
 											 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	self.tallies = palloc0((nstages + 2) * sizeof(PplStageTally));
 	self.saved_tallies = palloc0((nstages + 2) * sizeof(PplStageTally));
+	self.spent = NULL;
+	if (timed)
+	{
+		self.spent = palloc0((nstages + 2) * sizeof(instr_time));
+		INSTR_TIME_SET_CURRENT(self.since);
+	}
 	self.current = 0;
 	self.current_stage = 0;
 	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * Add the time that was measured to the tallies, scaled up by scale.
+ */
+void
+ppl_outcome_add_times(int scale)
+{
+	if (self.spent == NULL)
+		return;
+	for (int stage = 1; stage <= self.nstages; stage++)
+		self.tallies[stage].microseconds +=
+			scale * INSTR_TIME_GET_MICROSEC(self.spent[stage]);
 }
 
 /*
@@ -190,12 +210,27 @@ event_at(int32 ordinal)
 	return &self.events[ordinal];
 }
 
+/* A stage goes to work on an event; the time until now was its predecessor's. */
+static inline void
+switch_to(int32 ordinal, int stage)
+{
+	if (self.spent)
+	{
+		instr_time	now;
+
+		INSTR_TIME_SET_CURRENT(now);
+		INSTR_TIME_ACCUM_DIFF(self.spent[self.current_stage], now, self.since);
+		self.since = now;
+	}
+	self.current = ordinal;
+	self.current_stage = stage;
+}
+
 /* The stage after this fence goes to work on an event. */
 static inline void
 enter(int32 ordinal, int stage)
 {
-	self.current = ordinal;
-	self.current_stage = stage;
+	switch_to(ordinal, stage);
 	self.tallies[stage].events++;
 }
 
@@ -278,8 +313,7 @@ pipeline_mark(PG_FUNCTION_ARGS)
 	int32		ordinal = PG_GETARG_INT32(0);
 
 	(void) event_at(ordinal);
-	self.current = ordinal;
-	self.current_stage = self.nstages + 1;
+	switch_to(ordinal, self.nstages + 1);
 	PG_RETURN_BOOL(true);
 }
 

@@ -49,7 +49,8 @@ typedef struct PplStageTally
 } PplStageTally;
 
 extern void ppl_outcome_begin(MemoryContext context, int nevents, int nstages,
-							  bool want_keys);
+							  bool want_keys, bool timed);
+extern void ppl_outcome_add_times(int scale);
 extern void ppl_outcome_reset(int first, int last);
 extern bool ppl_outcome_excluded(int ordinal);
 extern PplEventOutcome *ppl_outcome_of(int ordinal);

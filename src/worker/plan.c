@@ -114,50 +114,34 @@ load_source(PplProgram *program)
 }
 
 /*
- * Load and compile a definition for events that see version.  Returns NULL if
- * it is gone.  Errors: all that ppl_compile says of a definition that does not
- * fit its objects any more; 42P01 if the source is gone.
+ * Load and compile a definition for events that see version; it lives below
+ * parent, but only once it is complete.  Returns NULL if the definition is
+ * gone.  Errors: all that ppl_compile says of a definition that does not fit
+ * its objects any more; 42P01 if the source is gone.
  */
 PplProgram *
 ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 {
-	MemoryContext context;
-	MemoryContext oldcontext;
-	PplProgram *program;
+	MemoryContext context = AllocSetContextCreate(CurTransactionContext,
+												  "pipeline program",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+	PplProgram *program = palloc0(sizeof(*program));
 
 	self.stale = false;
-	context = AllocSetContextCreate(parent, "pipeline program",
-									ALLOCSET_DEFAULT_SIZES);
-	oldcontext = MemoryContextSwitchTo(context);
-	program = palloc0(sizeof(*program));
 	program->context = context;
 	program->version = version;
-	PG_TRY();
+	program->pipeline = ppl_definition_load(pipeline_id);
+	if (program->pipeline != NULL)
 	{
-		program->pipeline = ppl_definition_load(pipeline_id);
-		if (program->pipeline != NULL)
-		{
-			ppl_session_search_path(program->pipeline->search_path);
-			load_source(program);
-			program->statement = ppl_compile(program->pipeline, version);
-			watch_relations(program);
-		}
+		ppl_session_search_path(program->pipeline->search_path);
+		load_source(program);
+		program->statement = ppl_compile(program->pipeline, version);
+		watch_relations(program);
+		MemoryContextSetParent(context, parent);
 	}
-	PG_CATCH();
-	{
-		self.stale = true;
-		MemoryContextSwitchTo(oldcontext);
-		MemoryContextDelete(context);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
 	MemoryContextSwitchTo(oldcontext);
-	if (program->pipeline == NULL)
-	{
-		MemoryContextDelete(context);
-		return NULL;
-	}
-	return program;
+	return program->pipeline ? program : NULL;
 }
 
 /*

@@ -47,10 +47,14 @@ ppl_retry_judge(int sqlstate)
 		case MAKE_SQLSTATE('0', '8', '0', '0', '0'):
 		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):
 		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):
-		case MAKE_SQLSTATE('5', '5', '0', '0', '0'):
 		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):
 		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):
 			return PPL_VERDICT_MOMENT;
+		case MAKE_SQLSTATE('5', '5', '0', '0', '0'):
+			/* most of it is wrong use, such as writing a view, and stays so */
+			return sqlstate == ERRCODE_OBJECT_IN_USE ||
+				sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ?
+				PPL_VERDICT_MOMENT : PPL_VERDICT_ENVIRONMENT;
 		case MAKE_SQLSTATE('0', 'A', '0', '0', '0'):
 		case MAKE_SQLSTATE('2', '8', '0', '0', '0'):
 		case MAKE_SQLSTATE('3', 'D', '0', '0', '0'):
@@ -169,8 +173,11 @@ log_error(PplWorker *worker, bool moment, const ErrorData *error)
 	last_at = now;
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
-			 errmsg("pipeline %d %s: %s", worker->pipeline_id,
-					moment ? "tries again" : "cannot go on", error->message),
+			 errmsg("pipeline \"%s\" %s after %X/%X: %s",
+					worker->name,
+					moment ? "tries again" : "cannot go on",
+					LSN_FORMAT_ARGS(worker->checkpoint.position.commit_lsn),
+					error->message),
 			 error->detail ? errdetail_internal("%s", error->detail) : 0,
 			 error->hint ? errhint("%s", error->hint) : 0,
 			 error->context ? errcontext("%s", error->context) : 0));

@@ -15,11 +15,13 @@ typedef struct PplWorker
 	PplDatabase *db;
 	PplConsumer *consumer;
 	int			pipeline_id;
+	char	   *name;			/* of the pipeline */
 	MemoryContext context;		/* for the worker's life */
 	PplSpoolReader *reader;
 	PplProgram *program;		/* NULL = not loaded */
 	PplCheckpoint checkpoint;	/* as committed */
 	bool		stopped;		/* the definition says so, or is gone */
+	uint64		chunks;			/* run so far */
 } PplWorker;
 
 extern void ppl_worker_request(PplWorker *worker, PplGatherRequest *request);

@@ -19,7 +19,7 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 
-#include "capture/wake.h"
+#include "base/wake.h"
 
 /* State of this backend. */
 static struct

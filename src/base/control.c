@@ -1,0 +1,67 @@
+/*
+ * control.c
+ *		Write control messages into the WAL.
+ *
+ * Runs in the backend that changes a definition.  The message carries a secret
+ * that capture keeps in shared memory: pg_logical_emit_message is open to
+ * everybody, and a message of somebody else's making must mean nothing.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "replication/message.h"
+
+#include "base/control.h"
+#include "base/shm.h"
+#include "base/wake.h"
+
+static void write_message(PplControl *control);
+
+/* See control.h.  Errors: 55000 if the slot of this database is not ready. */
+void
+ppl_control_emit(PplControlAction action, int32 pipeline_id, int32 version,
+				 Oid source, Oid owner, uint16 operations)
+{
+	PplControl	control;
+
+	memset(&control, 0, sizeof(control));
+	control.action = action;
+	control.operations = operations;
+	control.pipeline_id = pipeline_id;
+	control.version = version;
+	control.source = source;
+	control.owner = owner;
+	write_message(&control);
+	ppl_wake_at_commit();
+}
+
+/* See control.h.  Called by workers, so the slot is ready. */
+void
+ppl_control_batch(int32 pipeline_id)
+{
+	PplControl	control;
+
+	memset(&control, 0, sizeof(control));
+	control.action = PPL_CONTROL_BATCH;
+	control.pipeline_id = pipeline_id;
+	write_message(&control);
+}
+
+static void
+write_message(PplControl *control)
+{
+	PplDatabase *db = ppl_shared ? ppl_database_find(MyDatabaseId) : NULL;
+
+	if (db == NULL || db->secret == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the pipeline slot of this database is not ready"),
+				 errhint("Try again in a moment; SELECT * FROM pipeline.status shows the state.")));
+
+	control->format = PPL_CONTROL_VERSION;
+	control->secret = db->secret;
+	(void) LogLogicalMessage(PPL_CONTROL_PREFIX, (const char *) control,
+							 sizeof(*control), true);
+}

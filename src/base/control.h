@@ -1,0 +1,56 @@
+/*
+ * control.h
+ *		Control messages: how a change of a definition reaches capture, and how
+ *		it tells the writes of a pipeline's own batches.
+ */
+#ifndef PPL_CONTROL_H
+#define PPL_CONTROL_H
+
+#define PPL_CONTROL_PREFIX "pipeline"
+
+/* What a definition's change tells capture and the workers. */
+typedef enum PplControlAction
+{
+	PPL_CONTROL_BIRTH = 1,		/* events count from here on; running */
+	PPL_CONTROL_CHANGE,			/* stages or outputs changed */
+	PPL_CONTROL_START,			/* running again, at its checkpoint */
+	PPL_CONTROL_STOP,
+	PPL_CONTROL_REDRIVE,		/* dead letters are queued */
+	PPL_CONTROL_DROP,
+	PPL_CONTROL_BATCH			/* this transaction is a batch of the pipeline */
+} PplControlAction;
+
+#define PPL_CONTROL_VERSION	1
+
+/* Payload of a control message in the WAL, and of a PPL_REC_CONTROL. */
+typedef struct PplControl
+{
+	uint8		format;			/* PPL_CONTROL_VERSION */
+	uint8		action;			/* PplControlAction */
+	uint16		operations;		/* PPL_OP_* bits wanted of the source */
+	int32		pipeline_id;
+	int32		version;		/* of the definition, from this change on */
+	Oid			source;
+	Oid			owner;
+	uint32		unused;
+	uint64		secret;			/* proves that the extension wrote it */
+} PplControl;
+
+StaticAssertDecl(sizeof(PplControl) == 32, "control message has padding");
+
+/*
+ * Write a transactional control message and have this transaction's commit
+ * wake capture.  Assigns an xid.  Capture acts on it at its place in the
+ * commit order; a rollback (also to a savepoint) takes it back.
+ */
+extern void ppl_control_emit(PplControlAction action, int32 pipeline_id,
+							 int32 version, Oid source, Oid owner,
+							 uint16 operations);
+
+/*
+ * Say that what this transaction writes from here on is the work of a batch:
+ * the pipeline itself will not take it for events.  Assigns an xid.
+ */
+extern void ppl_control_batch(int32 pipeline_id);
+
+#endif							/* PPL_CONTROL_H */
