@@ -23,7 +23,8 @@ DATA = $(wildcard sql/ext/pipeline--*--*.sql)
 
 PG_CPPFLAGS = -Isrc $(if $(filter 1 yes,$(FAILPOINTS)),-DPPL_FAILPOINTS)
 PG_CFLAGS += -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
-	-Wno-missing-field-initializers -fvisibility=hidden -MMD -MP
+	-Wno-missing-field-initializers -Werror=implicit-function-declaration \
+	-fvisibility=hidden -MMD -MP
 
 # Tests, in order: the named ones first, then the rest by name.
 REGRESS_FIRST = 00_preflight

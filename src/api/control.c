@@ -34,6 +34,7 @@ PPL_FUNCTION(pipeline_restart);
 
 static void check_startable(const PplPipeline *pipeline);
 static void give_birth(const PplPipeline *pipeline, bool skip_to_now);
+static bool has_queued(const PplPipeline *pipeline);
 static void set_running(const PplPipeline *pipeline, bool running);
 static void emit(const PplPipeline *pipeline, PplControlAction action);
 
@@ -61,6 +62,10 @@ pipeline_start(PG_FUNCTION_ARGS)
 	{
 		give_birth(pipeline, skip_to_now);
 		emit(pipeline, PPL_CONTROL_BIRTH);
+
+		/* the word of these may be in the gap, or in another server's WAL */
+		if (has_queued(pipeline))
+			emit(pipeline, PPL_CONTROL_REDRIVE);
 	}
 	else
 	{
@@ -189,6 +194,17 @@ give_birth(const PplPipeline *pipeline, bool skip_to_now)
 					   " WHERE pipeline_id = $1",
 					   lengthof(args), args);
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
+}
+
+/* Are there dead letters to be run again? */
+static bool
+has_queued(const PplPipeline *pipeline)
+{
+	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline->pipeline_id)};
+
+	return ppl_sql_bool(ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_DEAD_LETTERS
+									" WHERE pipeline_id = $1 AND queued)",
+									lengthof(args), args), 0, 0);
 }
 
 static void

@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "api/preflight.h"
+#include "catalog/identity.h"
 
 /* How long a launcher or a capture may take to come up, in milliseconds. */
 #define START_GRACE_MS		5000
@@ -34,6 +35,7 @@ typedef struct Sight
 	bool		launcher;		/* is it running? */
 	bool		known;			/* has the database an entry? */
 	PplDatabaseState state;
+	XLogRecPtr	slot_lsn;
 	PplError	error;
 } Sight;
 
@@ -42,6 +44,7 @@ static void wait_for_launcher(void);
 static PplDatabase *find_database(void);
 static void look(PplDatabase *db, Sight *sight);
 static void refuse_with_xid(const char *function);
+static bool slot_is_ours(const Sight *sight);
 static void raise_failure(const PplError *error) pg_attribute_noreturn();
 
 /*
@@ -71,7 +74,11 @@ ppl_preflight(const char *function)
 
 		look(db, &sight);
 		if (sight.known && sight.state == PPL_DB_READY)
+		{
+			if (!slot_is_ours(&sight))
+				refuse_with_xid(function);
 			break;
+		}
 		now = GetCurrentTimestamp();
 		if (sight.known && sight.state == PPL_DB_CLOSING)
 			ereport(ERROR,
@@ -184,6 +191,7 @@ look(PplDatabase *db, Sight *sight)
 	{
 		sight->known = (db->dboid == MyDatabaseId);
 		sight->state = db->state;
+		sight->slot_lsn = db->slot_lsn;
 		sight->error = db->error;
 	}
 	LWLockRelease(ppl_shared->lock);
@@ -198,6 +206,19 @@ refuse_with_xid(const char *function)
 				 errmsg("the pipeline slot of this database is not ready"),
 				 errdetail("It becomes ready when the transactions that were running when it was made have ended, and this one is among them."),
 				 errhint("Commit first, then call %s again.", function)));
+}
+
+/*
+ * Is the slot that is ready the one of the extension that this transaction
+ * sees?  It may have replaced the extension itself.
+ */
+static bool
+slot_is_ours(const Sight *sight)
+{
+	PplIdentity identity;
+
+	return !TransactionIdIsValid(GetTopTransactionIdIfAny()) ||
+		(ppl_identity_load(&identity) && identity.slot_lsn == sight->slot_lsn);
 }
 
 static void

@@ -142,7 +142,8 @@ wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
 /*
  * Has every worker of a pipeline done all commits up to lsn?  First what is
  * decoded, then what is done: a worker counts as having done it all when
- * nothing of what was decoded is left for it.
+ * nothing of what was decoded is left for it.  A new capture takes decoded_lsn
+ * back before it moves the workers to its new spool, so that is read again.
  */
 static bool
 is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
@@ -168,5 +169,6 @@ is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
 			behind = true;
 	}
 	LWLockRelease(ppl_shared->lock);
-	return found && !behind;
+	pg_read_barrier();
+	return found && !behind && pg_atomic_read_u64(&db->decoded_lsn) >= lsn;
 }

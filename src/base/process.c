@@ -13,6 +13,7 @@
 #include "postgres.h"
 #include "base/compat.h"
 
+#include "access/xact.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -41,14 +42,15 @@ static void detach(int code, Datum arg);
 
 /*
  * Install the signal handlers and unblock signals: SIGTERM ends the process
- * at the next CHECK_FOR_INTERRUPTS, SIGINT cancels what it does, SIGHUP has
- * the configuration read between two pieces of work.
+ * at the next CHECK_FOR_INTERRUPTS, SIGINT cancels the transaction of a
+ * process that is cancellable, SIGHUP has the configuration read between two
+ * pieces of work.
  */
 void
-ppl_process_signals(void)
+ppl_process_signals(bool cancellable)
 {
 	pqsignal(SIGTERM, die);
-	pqsignal(SIGINT, StatementCancelHandler);
+	pqsignal(SIGINT, cancellable ? StatementCancelHandler : SIG_IGN);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 }
@@ -134,13 +136,26 @@ ppl_process_steady(void)
 }
 
 /*
+ * CHECK_FOR_INTERRUPTS for places that are outside transactions: there a
+ * cancel comes too late for what it was meant for, and must not end the
+ * process.
+ */
+void
+ppl_process_check(void)
+{
+	if (!IsTransactionState())
+		QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
  * Handle what arrived: interrupts, and a reload of the configuration.  True
  * if the configuration was read anew.
  */
 bool
 ppl_process_interrupts(void)
 {
-	CHECK_FOR_INTERRUPTS();
+	ppl_process_check();
 	if (ConfigReloadPending)
 	{
 		ConfigReloadPending = false;

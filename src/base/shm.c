@@ -231,6 +231,8 @@ ppl_database_request(Oid dboid)
 	if (db != NULL)
 	{
 		db->recheck = true;
+		if (db->state == PPL_DB_READY)
+			db->state = PPL_DB_CHECK;
 		db->capture.not_before = 0;
 	}
 	LWLockRelease(ppl_shared->lock);

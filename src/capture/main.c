@@ -80,7 +80,7 @@ pipeline_capture_main(Datum arg)
 
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
 	self.db = &ppl_shared->databases[DatumGetInt32(arg)];
-	ppl_process_signals();
+	ppl_process_signals(false);
 	if (self.db->dboid != order.dboid ||
 		!ppl_process_attach(&self.db->capture, order.generation))
 		proc_exit(0);
@@ -170,11 +170,13 @@ run(void)
 	}
 }
 
+/* Nothing is ready while it is in doubt whose slot this is. */
 static void
 set_state(PplDatabaseState state)
 {
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	if (self.db->state != PPL_DB_CLOSING)
+	if (self.db->state != PPL_DB_CLOSING &&
+		(state != PPL_DB_READY || !self.db->recheck))
 		self.db->state = state;
 	LWLockRelease(ppl_shared->lock);
 	ConditionVariableBroadcast(&self.db->changed);
@@ -227,6 +229,8 @@ check_extension(void)
 		ppl_wake_launcher();
 		ppl_process_exit();
 	}
+	if (MyReplicationSlot != NULL)
+		set_state(PPL_DB_READY);
 }
 
 /* The extension is not in this database: leave no slot, no file, no process. */

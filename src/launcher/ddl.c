@@ -7,38 +7,51 @@
  * | DROP EXTENSION   | -                              | check this database | -             |
  * | CREATE DATABASE  | -                              | check the new one  | -              |
  * | DROP DATABASE    | its processes end, slot is free | forget it         | check it again |
+ * | CREATE DATABASE ... TEMPLATE, ALTER DATABASE ... RENAME, SET TABLESPACE:
+ * |                  | its processes end               | check it again    | check it again |
  *
  * "Check" means that the launcher starts capture there (or a running one looks
  * again), and capture finds out whether the extension exists: it makes the
  * slot, or drops it and goes away.  Nothing is done before the commit but the
- * ending of processes for DROP DATABASE, which core does not do for us and
- * without which the database would count as in use.
+ * ending of processes, which core does not do for us and without which the
+ * database would count as in use.
  *
  * Runs in the backend that executes the statement.  The hook for DROP
  * DATABASE is called with an exclusive lock on the database: it waits for
- * processes that need no such lock to end.
+ * processes that need no such lock to end.  For the other three there is no
+ * hook after the checks of core, so the right to do it is checked here first.
  */
 #include "postgres.h"
 #include "base/compat.h"
 
 #include <signal.h>
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
 #include "commands/extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "storage/condition_variable.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/syscache.h"
 
 #include "base/shm.h"
 #include "launcher/ddl.h"
+#include "spool/segment.h"
 
 PPL_FUNCTION(pipeline_installed);
 
 static object_access_hook_type prev_object_access_hook = NULL;
+static ProcessUtility_hook_type prev_process_utility_hook = NULL;
 
 /* What the end of this transaction has to do. */
 static struct
@@ -46,10 +59,17 @@ static struct
 	bool		check_here;		/* the extension came or went */
 	Oid			created;		/* database */
 	Oid			dropped;		/* database */
+	Oid			paused;			/* database */
 }			pending;
 
 static void object_access(ObjectAccessType access, Oid class_id, Oid object_id,
 						  int sub_id, void *arg);
+static void process_utility(PlannedStmt *statement, const char *query,
+							bool read_only_tree, ProcessUtilityContext context,
+							ParamListInfo params, QueryEnvironment *environment,
+							DestReceiver *receiver, QueryCompletion *completion);
+static Oid	database_to_pause(Node *statement);
+static bool may_pause(Oid dboid);
 static void xact_callback(XactEvent event, void *arg);
 static void close_database(Oid dboid);
 static void forget_database(Oid dboid);
@@ -59,6 +79,8 @@ ppl_ddl_install(void)
 {
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = object_access;
+	prev_process_utility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
 	RegisterXactCallback(xact_callback, NULL);
 }
 
@@ -96,6 +118,88 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
 }
 
 static void
+process_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *environment, DestReceiver *receiver,
+				QueryCompletion *completion)
+{
+	Oid			dboid = database_to_pause(statement->utilityStmt);
+
+	if (OidIsValid(dboid) && may_pause(dboid))
+	{
+		pending.paused = dboid;
+		close_database(dboid);
+	}
+	if (prev_process_utility_hook)
+		prev_process_utility_hook(statement, query, read_only_tree, context,
+								  params, environment, receiver, completion);
+	else
+		standard_ProcessUtility(statement, query, read_only_tree, context,
+								params, environment, receiver, completion);
+}
+
+/* The database that a statement needs for itself, or InvalidOid. */
+static Oid
+database_to_pause(Node *statement)
+{
+	const char *name = NULL;
+	ListCell   *lc;
+
+	if (IsA(statement, CreatedbStmt))
+	{
+		name = "template1";
+		foreach(lc, ((CreatedbStmt *) statement)->options)
+		{
+			DefElem    *option = lfirst(lc);
+
+			if (strcmp(option->defname, "template") == 0 && option->arg)
+				name = defGetString(option);
+		}
+	}
+	else if (IsA(statement, RenameStmt) &&
+			 ((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
+		name = ((RenameStmt *) statement)->subname;
+	else if (IsA(statement, AlterDatabaseStmt))
+	{
+		foreach(lc, ((AlterDatabaseStmt *) statement)->options)
+		{
+			if (strcmp(((DefElem *) lfirst(lc))->defname, "tablespace") == 0)
+				name = ((AlterDatabaseStmt *) statement)->dbname;
+		}
+	}
+	if (name == NULL || ppl_shared == NULL || !IsTransactionState())
+		return InvalidOid;
+	return get_database_oid(name, true);
+}
+
+/*
+ * Could the current user do what ends the processes?  Nobody else shall end
+ * them by a statement that is refused afterwards.
+ */
+static bool
+may_pause(Oid dboid)
+{
+	HeapTuple	tuple;
+	bool		result;
+
+	if (pg_database_ownercheck(dboid, GetUserId()))
+		return true;
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(dboid));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	ReleaseSysCache(tuple);
+	if (!result)
+		return false;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+static void
 xact_callback(XactEvent event, void *arg)
 {
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
@@ -112,6 +216,11 @@ xact_callback(XactEvent event, void *arg)
 			forget_database(pending.dropped);
 		if (!committed && OidIsValid(pending.dropped))
 			(void) ppl_database_request(pending.dropped);
+		if (OidIsValid(pending.paused))
+		{
+			forget_database(pending.paused);
+			(void) ppl_database_request(pending.paused);
+		}
 	}
 	memset(&pending, 0, sizeof(pending));
 }
@@ -147,6 +256,10 @@ end_processes(PplDatabase *db)
 	return count;
 }
 
+/*
+ * End the processes of a database and remove its spool.  It stays closed until
+ * the end of the transaction.
+ */
 static void
 close_database(Oid dboid)
 {
@@ -162,6 +275,7 @@ close_database(Oid dboid)
 										   PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
+	ppl_spool_segment_unlink_all(dboid);
 }
 
 /* Give up what shared memory knows of a database. */

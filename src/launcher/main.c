@@ -79,7 +79,7 @@ ppl_launcher_register(void)
 void
 pipeline_launcher_main(Datum arg)
 {
-	ppl_process_signals();
+	ppl_process_signals(false);
 	if (!ppl_process_attach(&ppl_shared->launcher,
 							ppl_shared->launcher.generation))
 		proc_exit(1);
@@ -117,7 +117,7 @@ list_databases(void)
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext oldcontext;
 
-		if (!form->datallowconn || form->datistemplate)
+		if (!form->datallowconn)
 			continue;
 		oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 		self.unchecked = lappend_oid(self.unchecked, form->oid);

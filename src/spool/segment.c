@@ -23,6 +23,7 @@
 #include "storage/fd.h"
 #include "utils/wait_event.h"
 
+#include "base/process.h"
 #include "spool/segment.h"
 
 /* One call of read or write moves at most this much. */
@@ -134,7 +135,7 @@ ppl_spool_segment_read(File file, char *data, Size len, off_t offset)
 	{
 		int			got;
 
-		CHECK_FOR_INTERRUPTS();
+		ppl_process_check();
 		got = FileRead(file, data + done, (int) Min(len - done, IO_CHUNK),
 					   offset + done, PG_WAIT_EXTENSION);
 		if (got < 0)

@@ -53,6 +53,7 @@ typedef struct Attempt
 	PplPosition position;		/* reached in this transaction */
 	PplSpoolPos further;		/* where it ended, if in several chunks */
 	bool		nothing_left;	/* redrive: no dead letter is queued */
+	bool		committed;
 } Attempt;
 
 static PplBatchEnd run_attempts(PplWorker *worker, PplBatch *batch);
@@ -107,16 +108,20 @@ static ErrorData *
 attempt_once(Attempt *attempt, PplBatch *batch)
 {
 	MemoryContext context = MemoryContextSwitchTo(attempt->worker->context);
-	ErrorData  *error = NULL;
+	ErrorData  *volatile error = NULL;
 
 	attempt->number++;
 	attempt->further = 0;
+	attempt->committed = false;
 	PG_TRY();
 	{
 		run_transaction(attempt, batch);
 	}
 	PG_CATCH();
 	{
+		/* What is done must not be tried again: a successor finds it done. */
+		if (attempt->committed)
+			PG_RE_THROW();
 		MemoryContextSwitchTo(attempt->worker->context);
 		error = CopyErrorData();
 		FlushErrorState();
@@ -226,6 +231,7 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 	ResetTempTableNamespace();
 	PPL_FAILPOINT("worker-before-commit");
 	CommitTransactionCommand();
+	attempt->committed = true;
 	PPL_FAILPOINT("worker-after-commit");
 
 	ppl_outcome_end();
@@ -257,7 +263,10 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 	}
 	worker->stopped = worker->program == NULL || !worker->program->pipeline->running;
 	if (!worker->stopped)
+	{
+		ppl_session_search_path(worker->program->pipeline->search_path);
 		ppl_control_batch(worker->pipeline_id);
+	}
 	return !worker->stopped;
 }
 
@@ -383,7 +392,7 @@ ppl_batch_try(PplWorker *worker, const PplBatch *batch, int first, int last)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
-	ErrorData  *error = NULL;
+	ErrorData  *volatile error = NULL;
 
 	ppl_outcome_reset(first, last);
 	ppl_outcome_save_tallies();

@@ -12,9 +12,9 @@
 #include "base/compat.h"
 
 #include "access/htup_details.h"
-#include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "base/process.h"
 #include "worker/gather.h"
 
 /* What was read when the last transaction that fits was complete. */
@@ -154,7 +154,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 	{
 		PplPosition position = {header.commit_lsn, header.seq};
 
-		CHECK_FOR_INTERRUPTS();
+		ppl_process_check();
 		if (header.kind == PPL_REC_COMMIT)
 		{
 			ppl_spool_reader_skip(reader);

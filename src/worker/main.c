@@ -55,7 +55,7 @@ pipeline_worker_main(Datum arg)
 
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
 	self.consumer = &ppl_shared->consumers[DatumGetInt32(arg)];
-	ppl_process_signals();
+	ppl_process_signals(true);
 	if (self.consumer->dboid != order.dboid ||
 		self.consumer->pipeline_id != order.pipeline_id ||
 		!ppl_process_attach(&self.consumer->process, order.generation))

@@ -366,6 +366,7 @@ pipeline_produced(PG_FUNCTION_ARGS)
 		KeyOutput  *output = key_output(fcinfo);
 		MemoryContext oldcontext = MemoryContextSwitchTo(self.context);
 
+		row->nkeys = output->nkeys;
 		row->key = palloc0(output->nkeys * sizeof(char *));
 		for (int i = 0; i < output->nkeys; i++)
 		{

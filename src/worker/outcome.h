@@ -23,7 +23,8 @@ typedef struct PplProducedRow
 {
 	struct PplProducedRow *next;	/* of the same event */
 	int			output;
-	char	  **key;			/* as text, NULL = SQL NULL; NULL without key */
+	int			nkeys;
+	char	  **key;			/* as text, NULL = SQL NULL */
 } PplProducedRow;
 
 typedef struct PplEventOutcome

@@ -293,7 +293,8 @@ add_event(BatchResult *result, int ordinal)
 				break;
 			for (int j = 0; j < statement->output_nkeys[i]; j++)
 			{
-				values[j].text = row->key ? row->key[j] : NULL;
+				/* a handler may have called _produced with another key */
+				values[j].text = j < row->nkeys ? row->key[j] : NULL;
 				values[j].len = values[j].text ? strlen(values[j].text) : 0;
 			}
 			ppl_lineage_row(result->lineage, i, values);

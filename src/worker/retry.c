@@ -70,6 +70,23 @@ ppl_retry_judge(int sqlstate)
 }
 
 /*
+ * An event whose run was rolled back did enter the stages up to the one that
+ * failed, or that rejected it.
+ */
+static void
+tally_passage(const Trial *trial, int stage)
+{
+	int			nstages = list_length(trial->worker->program->pipeline->stages);
+
+	for (int i = 1; i <= (stage > 0 ? stage : nstages); i++)
+	{
+		ppl_outcome_tally(i)->events++;
+		if (i != stage)
+			ppl_outcome_tally(i)->rows++;
+	}
+}
+
+/*
  * Blame one event, which was tried alone.  An error of the environment is put
  * on an event only while others go through.
  */
@@ -78,6 +95,12 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 {
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 
+	/* some of its rows were rejected: that is decided already */
+	if (outcome->excluded)
+	{
+		tally_passage(trial, outcome->stage);
+		return;
+	}
 	if (ppl_retry_judge(error->sqlerrcode) == PPL_VERDICT_ENVIRONMENT)
 	{
 		if (trial->passed == 0 && trial->environment != NULL)
@@ -89,7 +112,8 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 	outcome->excluded = true;
 	outcome->stage = ppl_outcome_current_stage();
 	outcome->error = error;
-	ppl_outcome_tally(outcome->stage > 0 ? outcome->stage : 0)->errors++;
+	tally_passage(trial, outcome->stage);
+	ppl_outcome_tally(outcome->stage)->errors++;	/* 0 is nobody's */
 }
 
 /* Try some events; errors that are nobody's fault are thrown. */

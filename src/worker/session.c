@@ -37,12 +37,16 @@ ppl_session_setup(void)
 }
 
 /*
- * User code sees this search_path from now on.
+ * User code sees this search_path from now on, or until the transaction is
+ * rolled back, which brings the former one back.
  */
 void
 ppl_session_search_path(const char *search_path)
 {
-	override("search_path", search_path);
+	const char *current = GetConfigOption("search_path", false, false);
+
+	if (strcmp(current, search_path) != 0)
+		override("search_path", search_path);
 }
 
 /*

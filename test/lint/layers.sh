@@ -7,7 +7,7 @@ BEGIN {
 	may["capture"] = "base spool catalog capture"; may["stream"] = "base spool catalog stream"
 	may["aggregate"] = "base catalog aggregate"
 	may["worker"] = "base spool catalog aggregate stream/message.h worker"
-	may["launcher"] = "base catalog launcher"
+	may["launcher"] = "base spool catalog launcher"
 	may["api"] = "base catalog spool capture aggregate stream worker launcher api"
 	may["pipeline.c"] = may["api"]
 	# Headers of the server that only some layers may use.
