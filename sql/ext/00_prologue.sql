@@ -5,11 +5,17 @@
 DO LANGUAGE plpgsql $roles$
 DECLARE
 	wanted pg_catalog.text;
+	purpose pg_catalog.text;
 BEGIN
-	FOREACH wanted IN ARRAY ARRAY['pipeline_reader', 'pipeline_operator', 'pipeline_admin'] LOOP
+	FOR wanted, purpose IN VALUES
+		('pipeline_reader', 'may see definitions, status and statistics of all pipelines'),
+		('pipeline_operator', 'may also start and stop all pipelines, and see and redrive their dead letters'),
+		('pipeline_admin', 'may do everything with all pipelines')
+	LOOP
 		BEGIN
 			IF pg_catalog.to_regrole(wanted) IS NULL THEN
 				EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
+				EXECUTE pg_catalog.format('COMMENT ON ROLE %I IS %L', wanted, purpose);
 			END IF;
 		EXCEPTION WHEN duplicate_object OR unique_violation THEN
 			NULL;

@@ -175,6 +175,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 				continue;
 			batch->has_control = true;
 			batch->control = record.control;
+			batch->control_xid = record.header.xid;
 			batch->control_position = position;
 			batch->control_end = ppl_spool_reader_position(reader);
 			take_cut(&cut, batch, before);

@@ -58,6 +58,7 @@ typedef struct PplBatch
 	XLogRecPtr	end_lsn;		/* end of the last complete transaction */
 	bool		has_control;	/* a control record follows the events */
 	PplControl	control;
+	TransactionId control_xid;
 	PplPosition control_position;
 	PplSpoolPos control_end;
 } PplBatch;

@@ -34,6 +34,7 @@
 #include "worker/batch.h"
 #include "worker/main.h"
 #include "worker/session.h"
+#include "worker/settle.h"
 #include "worker/worker.h"
 
 /* The worker of this process. */
@@ -224,6 +225,21 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 }
 
 /*
+ * Run the dead letters that are queued by a control record.  Other actions
+ * hold the definition's lock until they are visible, this one does not.
+ */
+static PplBatchEnd
+redrive(const PplBatch *batch)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_settle_xid(batch->control_xid);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(self.context);
+	return ppl_batch_redrive(&self);
+}
+
+/*
  * Act on a control record at its place in the order.  False if the worker is
  * to stop and to come back to it later.
  */
@@ -234,7 +250,7 @@ act_on_control(const PplBatch *batch)
 	bool		gone;
 
 	if (control->action == PPL_CONTROL_REDRIVE &&
-		ppl_batch_redrive(&self) != PPL_BATCH_DONE)
+		redrive(batch) != PPL_BATCH_DONE)
 		return false;
 
 	SetCurrentStatementStartTimestamp();

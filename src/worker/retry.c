@@ -172,8 +172,8 @@ ppl_retry_run(PplWorker *worker, const PplBatch *batch)
 			size = Max(size / 2, 1);
 			continue;
 		}
-		error = try(&trial, suspect, suspect);
-		if (error != NULL)
+		if (ppl_outcome_excluded(suspect) ||
+			(error = try(&trial, suspect, suspect)) != NULL)
 			blame(&trial, suspect, error);
 		first = suspect + 1;
 		size = Max(size * 2, 2);

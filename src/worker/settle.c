@@ -16,6 +16,18 @@
 #include "worker/settle.h"
 
 /*
+ * Return when a transaction is visible to snapshots that are taken from now
+ * on.  Needs and does the same as ppl_settle.
+ */
+void
+ppl_settle_xid(TransactionId xid)
+{
+	if (TransactionIdIsValid(xid) &&
+		XidInMVCCSnapshot(xid, GetLatestSnapshot()))
+		XactLockTableWait(xid, NULL, NULL, XLTW_None);
+}
+
+/*
  * Return when every transaction of the batch is visible to snapshots that are
  * taken from now on.  Needs a transaction without an active snapshot; may wait
  * for long, interruptibly, on the lock of a transaction that is committing.

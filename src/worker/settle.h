@@ -8,5 +8,6 @@
 #include "worker/gather.h"
 
 extern void ppl_settle(const PplBatch *batch);
+extern void ppl_settle_xid(TransactionId xid);
 
 #endif							/* PPL_SETTLE_H */
