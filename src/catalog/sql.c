@@ -15,9 +15,11 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "catalog/definition.h"
@@ -238,6 +240,33 @@ PplSqlArg
 ppl_sql_arg_bool(bool value)
 {
 	return ppl_sql_arg(BOOLOID, BoolGetDatum(value));
+}
+
+/*
+ * Values of one type (count > 0) as one array parameter.
+ */
+PplSqlArg
+ppl_sql_arg_array(const PplSqlArg *elements, int count)
+{
+	Oid			type = elements[0].type;
+	Datum	   *values = palloc(count * sizeof(Datum));
+	bool	   *nulls = palloc(count * sizeof(bool));
+	int			lower = 1;
+	int16		len;
+	bool		byval;
+	char		align;
+
+	for (int i = 0; i < count; i++)
+	{
+		Assert(elements[i].type == type);
+		values[i] = elements[i].value;
+		nulls[i] = elements[i].isnull;
+	}
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	return ppl_sql_arg(get_array_type(type),
+					   PointerGetDatum(construct_md_array(values, nulls, 1, &count,
+														  &lower, type, len,
+														  byval, align)));
 }
 
 /*

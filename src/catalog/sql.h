@@ -27,6 +27,7 @@ extern PplSqlArg ppl_sql_arg_null(Oid type);
 extern PplSqlArg ppl_sql_arg_text(const char *value);
 extern PplSqlArg ppl_sql_arg_int(int32 value);
 extern PplSqlArg ppl_sql_arg_bool(bool value);
+extern PplSqlArg ppl_sql_arg_array(const PplSqlArg *elements, int count);
 
 extern PplSqlResult *ppl_sql_run(const char *sql, int nargs,
 								 const PplSqlArg *args);

@@ -22,6 +22,10 @@
 #include "catalog/sql.h"
 #include "worker/deadletter.h"
 
+#define LETTER_COLUMNS		14
+#define LETTERS_MAX			256		/* in one statement */
+#define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
+
 static const char *
 operation_name(PplRecordKind kind)
 {
@@ -111,13 +115,18 @@ text_or_null(const char *value)
 	return value ? ppl_sql_arg_text(value) : ppl_sql_arg_null(TEXTOID);
 }
 
-/*
- * Store the dead letter of an event: a new one, or the next failure of one that
- * was redriven.
- */
-void
-ppl_deadletter_store(PplWorker *worker, const PplBatch *batch, int ordinal,
-					 Datum payload)
+/* What differs between the dead letters of one statement, by column. */
+typedef struct Letters
+{
+	int			count;
+	Size		bytes;			/* of the payloads */
+	PplSqlArg	columns[LETTER_COLUMNS][LETTERS_MAX];
+} Letters;
+
+/* Add the dead letter of an event. */
+static void
+add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
+		   int ordinal, Datum payload)
 {
 	PplPipeline *pipeline = worker->program->pipeline;
 	const PplEvent *event = &batch->events[ordinal - 1];
@@ -126,9 +135,7 @@ ppl_deadletter_store(PplWorker *worker, const PplBatch *batch, int ordinal,
 	PplStage   *stage = outcome->stage > 0 ?
 		list_nth(pipeline->stages, outcome->stage - 1) : NULL;
 	ErrorData  *error = outcome->fate == PPL_FATE_FAILED ? outcome->error : NULL;
-	PplSqlArg	args[] = {
-		ppl_sql_arg_int(pipeline->pipeline_id),
-		ppl_sql_arg_int(worker->program->version),
+	PplSqlArg	row[LETTER_COLUMNS] = {
 		stage ? ppl_sql_arg_int(stage->stage_id) : ppl_sql_arg_null(INT4OID),
 		text_or_null(stage ? stage->name : NULL),
 		ppl_sql_arg_text(error ? "failed" : "rejected"),
@@ -136,7 +143,6 @@ ppl_deadletter_store(PplWorker *worker, const PplBatch *batch, int ordinal,
 		text_or_null(error ? unpack_sql_state(error->sqlerrcode) : NULL),
 		text_or_null(error ? error->detail : NULL),
 		text_or_null(error ? own_context(worker->program, error->context) : NULL),
-		ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->source)),
 		ppl_sql_arg_text(operation_name(event->kind)),
 		ppl_sql_arg(JSONBOID, payload),
 		ppl_sql_arg(LSNOID, LSNGetDatum(txn->commit_lsn)),
@@ -146,12 +152,36 @@ ppl_deadletter_store(PplWorker *worker, const PplBatch *batch, int ordinal,
 		ppl_sql_arg_int(event->attempts + 1)
 	};
 
+	for (int i = 0; i < LETTER_COLUMNS; i++)
+		letters->columns[i][letters->count] = row[i];
+	letters->count++;
+	letters->bytes += VARSIZE_ANY(DatumGetPointer(payload));
+}
+
+/* Write what was added: new dead letters, or the next failure of old ones. */
+static void
+write_letters(Letters *letters, PplWorker *worker)
+{
+	PplPipeline *pipeline = worker->program->pipeline;
+	PplSqlArg	args[3 + LETTER_COLUMNS];
+
+	if (letters->count == 0)
+		return;
+	args[0] = ppl_sql_arg_int(pipeline->pipeline_id);
+	args[1] = ppl_sql_arg_int(worker->program->version);
+	args[2] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->source));
+	for (int i = 0; i < LETTER_COLUMNS; i++)
+		args[3 + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
 	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
-					   " (pipeline_id, version, stage_id, stage, kind, reason, sqlstate,"
-					   "  detail, context, source, operation, event, commit_lsn, seq, xid,"
+					   " (pipeline_id, version, source, stage_id, stage, kind, reason,"
+					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
 					   "  committed_at, attempts)"
-					   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,"
-					   "  $14, $15, $16, $17)"
+					   " SELECT $1, $2, $3, l.* FROM ROWS FROM (pg_catalog.unnest($4),"
+					   "  pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),"
+					   "  pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
+					   "  pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13),"
+					   "  pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16),"
+					   "  pg_catalog.unnest($17)) AS l"
 					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
 					   "  version = excluded.version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
@@ -160,6 +190,32 @@ ppl_deadletter_store(PplWorker *worker, const PplBatch *batch, int ordinal,
 					   "  failed_at = excluded.failed_at, attempts = excluded.attempts,"
 					   "  state = 'open', queued = false",
 					   lengthof(args), args);
+	letters->count = 0;
+	letters->bytes = 0;
+}
+
+/*
+ * Store the dead letters of a batch.  payloads has the row of each by ordinal,
+ * 0 where the event is none.
+ */
+void
+ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
+					 const Datum *payloads)
+{
+	Letters    *letters = NULL;
+
+	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
+	{
+		if (payloads[ordinal] == 0)
+			continue;
+		if (letters == NULL)
+			letters = palloc0(sizeof(*letters));
+		add_letter(letters, worker, batch, ordinal, payloads[ordinal]);
+		if (letters->count == LETTERS_MAX || letters->bytes > LETTERS_MAX_BYTES)
+			write_letters(letters, worker);
+	}
+	if (letters != NULL)
+		write_letters(letters, worker);
 }
 
 /*
@@ -237,27 +293,39 @@ ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit)
 void
 ppl_deadletter_redriven(PplWorker *worker, const PplBatch *batch, int64 batch_id)
 {
-	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
-	{
-		const PplEvent *event = &batch->events[ordinal - 1];
-		PplSqlArg	args[] = {
-			ppl_sql_arg_int(worker->pipeline_id),
-			ppl_sql_arg(LSNOID, LSNGetDatum(batch->txns[event->txn].commit_lsn)),
-			ppl_sql_arg_int(event->seq),
-			ppl_sql_arg(INT8OID, Int64GetDatum(batch_id)),
-			ppl_sql_arg(INT8OID, Int64GetDatum(event->dead_letter_id))
-		};
+	PplSqlArg  *ids = palloc(batch->nevents * sizeof(PplSqlArg));
+	PplSqlArg  *lsns = palloc(batch->nevents * sizeof(PplSqlArg));
+	PplSqlArg  *seqs = palloc(batch->nevents * sizeof(PplSqlArg));
+	PplSqlArg	args[4];
+	int			done = 0;
 
-		if (ppl_outcome_of(ordinal)->fate == PPL_FATE_OPEN)
-			(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
-							   " SET state = 'redriven', queued = false, attempts = attempts + 1"
-							   " WHERE id = $1",
-							   1, &args[4]);
-		(void) ppl_sql_run("INSERT INTO " PPL_RERUNS
-						   " (pipeline_id, commit_lsn, seq, batch_id)"
-						   " VALUES ($1, $2, $3, $4)"
-						   " ON CONFLICT (pipeline_id, commit_lsn, seq)"
-						   " DO UPDATE SET batch_id = excluded.batch_id",
-						   4, args);
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		const PplEvent *event = &batch->events[i];
+
+		lsns[i] = ppl_sql_arg(LSNOID, LSNGetDatum(batch->txns[event->txn].commit_lsn));
+		seqs[i] = ppl_sql_arg_int(event->seq);
+		if (ppl_outcome_of(i + 1)->fate == PPL_FATE_OPEN)
+			ids[done++] = ppl_sql_arg(INT8OID, Int64GetDatum(event->dead_letter_id));
 	}
+	if (done > 0)
+	{
+		args[0] = ppl_sql_arg_array(ids, done);
+		(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
+						   " SET state = 'redriven', queued = false, attempts = attempts + 1"
+						   " WHERE id = ANY ($1)",
+						   1, args);
+	}
+
+	args[0] = ppl_sql_arg_int(worker->pipeline_id);
+	args[1] = ppl_sql_arg_array(lsns, batch->nevents);
+	args[2] = ppl_sql_arg_array(seqs, batch->nevents);
+	args[3] = ppl_sql_arg(INT8OID, Int64GetDatum(batch_id));
+	(void) ppl_sql_run("INSERT INTO " PPL_RERUNS
+					   " (pipeline_id, commit_lsn, seq, batch_id)"
+					   " SELECT $1, e.*, $4 FROM ROWS FROM (pg_catalog.unnest($2),"
+					   "  pg_catalog.unnest($3)) AS e"
+					   " ON CONFLICT (pipeline_id, commit_lsn, seq)"
+					   " DO UPDATE SET batch_id = excluded.batch_id",
+					   lengthof(args), args);
 }

@@ -12,7 +12,7 @@
 
 extern Datum ppl_deadletter_render(PplProgram *program, const PplEvent *event);
 extern void ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
-								 int ordinal, Datum payload);
+								 const Datum *payloads);
 extern void ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch,
 									   int limit);
 extern void ppl_deadletter_redriven(PplWorker *worker, const PplBatch *batch,

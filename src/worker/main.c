@@ -44,6 +44,7 @@ static bool load_checkpoint(void);
 static void find_position(void);
 static bool work_once(XLogRecPtr decoded, PplSpoolPos end);
 static bool act_on_control(const PplBatch *batch);
+static PplBatchEnd redrive(const PplBatch *batch);
 static void published(const PplBatch *batch);
 static void caught_up(XLogRecPtr decoded, PplSpoolPos end);
 static void sleep_or_leave(void);
@@ -225,21 +226,6 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 }
 
 /*
- * Run the dead letters that are queued by a control record.  Other actions
- * hold the definition's lock until they are visible, this one does not.
- */
-static PplBatchEnd
-redrive(const PplBatch *batch)
-{
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	ppl_settle_xid(batch->control_xid);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(self.context);
-	return ppl_batch_redrive(&self);
-}
-
-/*
  * Act on a control record at its place in the order.  False if the worker is
  * to stop and to come back to it later.
  */
@@ -280,6 +266,21 @@ act_on_control(const PplBatch *batch)
 	self.checkpoint.position = batch->control_position;
 	self.checkpoint.version = control->version;
 	return true;
+}
+
+/*
+ * Run the dead letters that are queued by a control record.  Other actions
+ * hold the definition's lock until they are visible, this one does not.
+ */
+static PplBatchEnd
+redrive(const PplBatch *batch)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_settle_xid(batch->control_xid);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(self.context);
+	return ppl_batch_redrive(&self);
 }
 
 /*

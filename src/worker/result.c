@@ -75,11 +75,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 	}
 
 	/* From here on everything is ours. */
-	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
-	{
-		if (result.payloads[ordinal] != 0)
-			ppl_deadletter_store(worker, batch, ordinal, result.payloads[ordinal]);
-	}
+	ppl_deadletter_store(worker, batch, result.payloads);
 	if (result.lineage)
 		result.record.lineage = ppl_lineage_finish(result.lineage);
 	batch_id = ppl_checkpoint_record(&result.record);
