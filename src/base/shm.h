@@ -104,12 +104,14 @@ typedef struct PplConsumer
 	pg_atomic_uint64 processed_lsn; /* all transactions ending before are done */
 	pg_atomic_uint64 read_pos;	/* spool position after the last done record */
 	pg_atomic_uint64 pending_pos;	/* end of the last record meant for it */
-	pg_atomic_uint64 confirm_lsn;	/* capture only: the slot may go up to here */
+	pg_atomic_uint64 confirm_lsn;	/* capture only: the slot may go up to
+									 * here */
 	/* statistics since the slot was taken */
 	pg_atomic_uint64 batches;
 	pg_atomic_uint64 retries;
 	pg_atomic_uint64 last_commit_time;	/* of the last event done */
-	pg_atomic_uint64 latency[PPL_LATENCY_BUCKETS];	/* events by commit to visible */
+	pg_atomic_uint64 latency[PPL_LATENCY_BUCKETS];	/* events by commit to
+													 * visible */
 } PplConsumer;
 
 typedef struct PplShared

@@ -30,7 +30,8 @@ typedef struct PplBatchRecord
 {
 	int			pipeline_id;
 	int			version;
-	bool		redrive;		/* else the checkpoint moves from before to position */
+	bool		redrive;		/* else the checkpoint moves from before to
+								 * position */
 	PplPosition before;
 	PplPosition first;
 	PplPosition position;

@@ -23,7 +23,7 @@
 #include "worker/deadletter.h"
 
 #define LETTER_COLUMNS		14
-#define LETTERS_MAX			256		/* in one statement */
+#define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
 
 static const char *
@@ -133,7 +133,7 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 	const PplBatchTxn *txn = &batch->txns[event->txn];
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	PplStage   *stage = outcome->stage > 0 ?
-		list_nth(pipeline->stages, outcome->stage - 1) : NULL;
+	list_nth(pipeline->stages, outcome->stage - 1) : NULL;
 	ErrorData  *error = outcome->fate == PPL_FATE_FAILED ? outcome->error : NULL;
 	PplSqlArg	row[LETTER_COLUMNS] = {
 		stage ? ppl_sql_arg_int(stage->stage_id) : ppl_sql_arg_null(INT4OID),

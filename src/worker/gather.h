@@ -35,7 +35,8 @@ typedef struct PplEvent
 	int			txn;			/* index in the batch's transactions */
 	int			attempts;		/* runs before this batch */
 	int64		dead_letter_id; /* of a redriven event, else 0 */
-	int			dead_letter_version;	/* definition under which it became one */
+	int			dead_letter_version;	/* definition under which it became
+										 * one */
 	bool		was_rejected;	/* else failed */
 	TupleDesc	desc;			/* layout of tuple */
 	HeapTuple	tuple;			/* new row, or the old one of a delete */

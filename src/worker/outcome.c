@@ -40,7 +40,8 @@ static struct
 	PplStageTally *tallies;		/* by stage, from 1 */
 	PplStageTally *saved_tallies;
 	int			current;		/* ordinal, 0 = none */
-	int			current_stage;	/* stage that works on it, nstages + 1 = output */
+	int			current_stage;	/* stage that works on it, nstages + 1 =
+								 * output */
 	instr_time	since;			/* when current_stage began */
 	instr_time *spent;			/* by stage, if this batch is timed; else NULL */
 }			self;

@@ -49,7 +49,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 	PplPipeline *pipeline = worker->program->pipeline;
 	PplStatement *statement = worker->program->statement;
 	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
-	BatchResult		result;
+	BatchResult result;
 	int64		batch_id;
 
 	memset(&result, 0, sizeof(result));
