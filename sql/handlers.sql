@@ -214,5 +214,37 @@ SELECT source, operation, event, old_event, version, attempts, state, queued,
 FROM pipeline.dead_letters d JOIN src s ON s.id = (event->>'id')::int
 WHERE pipeline = 'h' AND s.id IN (2, 13) ORDER BY s.id;
 SELECT pipeline.drop_pipeline('h');
+
+--
+-- What happens to a handler while the pipeline runs: another body counts from
+-- the next batch on; one that is gone, or broken for every event, stops the
+-- pipeline until it is back, and no event is blamed.
+--
+TRUNCATE src, dst;
+CREATE FUNCTION live(s src) RETURNS SETOF src LANGUAGE sql STABLE AS $$ SELECT s.id, 'first', s.n $$;
+SELECT pipeline.create_pipeline('h', 'src'), pipeline.add_stage('h', 'live', 'transform', 'live(src)'),
+	pipeline.add_output('h', 'dst'), pipeline.start('h');
+INSERT INTO src VALUES (1, 'x', 1);
+SELECT pipeline.wait_for('h');
+CREATE OR REPLACE FUNCTION live(s src) RETURNS SETOF src LANGUAGE sql STABLE AS $$ SELECT s.id, 'second', s.n $$;
+INSERT INTO src VALUES (2, 'x', 1);
+SELECT pipeline.wait_for('h');
+DROP FUNCTION live(src);
+INSERT INTO src VALUES (3, 'x', 1);
+SELECT pipeline.wait_for('h', timeout => '1 s');
+SELECT state, last_error FROM pipeline.status WHERE pipeline = 'h';
+SELECT state, last_error FROM pipeline.workers WHERE pipeline = 'h';
+CREATE FUNCTION live(s src) RETURNS SETOF src LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN QUERY SELECT s.id, 'third', look.m FROM look; END $$;
+-- it has an error in itself now
+SELECT pipeline.restart('h');
+SELECT pipeline.wait_for('h', timeout => '1 s');
+SELECT state, last_error FROM pipeline.status WHERE pipeline = 'h';
+CREATE OR REPLACE FUNCTION live(s src) RETURNS SETOF src LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN QUERY SELECT s.id, 'fourth', s.n; END $$;
+SELECT pipeline.wait_for('h');
+SELECT * FROM dst ORDER BY id;
+SELECT state, last_error FROM pipeline.status WHERE pipeline = 'h';
+SELECT * FROM pipeline.ledger('h');
+SELECT count(*) FROM letters();
+SELECT pipeline.drop_pipeline('h');
 SET client_min_messages = warning;
 DROP SCHEMA handlers CASCADE;

@@ -172,7 +172,9 @@ SELECT pipeline.add_stage('p2', 's', 'validate', 'only_admin(src)');
 :state
 SELECT pipeline.add_output('p2', 'privileges_hidden.dst');
 :state
-SELECT pipeline.drop_pipeline('p2');
+SET ROLE regress_pipeline_owner;
+SELECT pipeline.drop_pipeline('p2'), pipeline.drop_pipeline('p');
+RESET ROLE;
 
 -- An owner that may not log in, may not use the schema any more, or is subject
 -- to row security is told so.
@@ -213,7 +215,7 @@ SELECT id, who FROM dst WHERE id = 3 ORDER BY who;
 SELECT pipeline.drop_pipeline('p3');
 
 -- A handler cannot become somebody else.
-CREATE TABLE attempts (id int PRIMARY KEY, who text, session text, role text);
+CREATE TABLE attempts (id int, who text, session text, role text, PRIMARY KEY (id, who));
 GRANT SELECT, INSERT ON attempts TO regress_pipeline_owner;
 CREATE FUNCTION attempt(s src) RETURNS SETOF attempts LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -221,7 +223,6 @@ BEGIN
 	RETURN QUERY SELECT s.id, current_user::text, session_user::text, current_setting('role');
 END $$;
 SET ROLE regress_pipeline_owner;
-SELECT pipeline.drop_pipeline('p');
 SELECT pipeline.create_pipeline('escape', 'src'),
 	pipeline.add_stage('escape', 'attempt', 'transform', 'attempt(src)'),
 	pipeline.add_output('escape', 'attempts'),
@@ -242,10 +243,15 @@ INSERT INTO src VALUES (9, 'SELECT 1'),
 	(20, 'DELETE FROM pipeline.dead_letters'),
 	(21, 'SELECT pipeline._accept(1000000)'),
 	(22, 'COMMIT'),
-	(23, 'ROLLBACK');
-INSERT INTO src VALUES (24, 'SELECT 1');
+	(23, 'ROLLBACK'),
+	(24, 'SELECT pipeline._produced(0, 1)'),
+	(25, 'SELECT pipeline._produced(7, 1, 2, 3)');
+INSERT INTO src VALUES (26, 'SELECT 1');
 SELECT pipeline.wait_for('escape');
 SELECT * FROM attempts ORDER BY id;
+-- it can lie about its own rows only
+SELECT source_key, outcome, part, output_key FROM pipeline.lineage
+WHERE pipeline = 'escape' AND (source_key->>'id')::int >= 24 ORDER BY source_key->'id', part;
 SELECT d.event->>'a' AS attempt, d.sqlstate, d.reason FROM pipeline.dead_letters d
 WHERE pipeline = 'escape' ORDER BY d.event->'id';
 SELECT pipeline, state, last_error FROM pipeline.status WHERE pipeline = 'escape';

@@ -171,7 +171,7 @@ SELECT event, output_key FROM outcomes ORDER BY event;
 -- one that does not fit any more stops it, and it goes on when it is mended
 ALTER TABLE changing RENAME COLUMN n TO m;
 INSERT INTO src VALUES (14, 'stuck', 1);
-SELECT pipeline.wait_for('t', timeout => '200 ms');
+SELECT pipeline.wait_for('t', timeout => '1 s');
 SELECT state, last_error FROM pipeline.status WHERE pipeline = 't';
 ALTER TABLE changing RENAME COLUMN m TO n;
 SELECT pipeline.wait_for('t');

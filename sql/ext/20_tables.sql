@@ -16,6 +16,7 @@ CREATE TABLE _pipeline.pipelines (
 	born bool NOT NULL DEFAULT false,
 	system_identifier bigint,
 	database oid,
+	slot_lsn pg_lsn,
 	version int NOT NULL DEFAULT 1,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT pipelines_pkey PRIMARY KEY (pipeline_id),
@@ -23,11 +24,12 @@ CREATE TABLE _pipeline.pipelines (
 	CONSTRAINT pipelines_consistency_check CHECK (consistency IN ('strong', 'causal', 'eventual')),
 	CONSTRAINT pipelines_lineage_check CHECK (lineage IN ('row', 'none')),
 	CONSTRAINT pipelines_workers_check CHECK (workers >= 1),
-	CONSTRAINT pipelines_born_check CHECK (NOT born OR (system_identifier IS NOT NULL AND database IS NOT NULL))
+	CONSTRAINT pipelines_born_check CHECK (NOT born OR (system_identifier IS NOT NULL AND database IS NOT NULL AND slot_lsn IS NOT NULL))
 );
 COMMENT ON TABLE _pipeline.pipelines IS 'one row a pipeline';
 COMMENT ON COLUMN _pipeline.pipelines.search_path IS 'for user code, as it was when the pipeline was declared';
 COMMENT ON COLUMN _pipeline.pipelines.running IS 'what the owner asked for';
+COMMENT ON COLUMN _pipeline.pipelines.slot_lsn IS 'the slot in whose changes it was born: with another slot its position is lost';
 COMMENT ON COLUMN _pipeline.pipelines.born IS 'was started at least once, in the database named by system_identifier and database';
 COMMENT ON COLUMN _pipeline.pipelines.version IS 'of the definition, grows with each change of stages and outputs';
 

@@ -16,9 +16,9 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/pg_lsn.h"
 
 #include "api/access.h"
 #include "api/args.h"
@@ -33,7 +33,7 @@ PPL_FUNCTION(pipeline_stop);
 PPL_FUNCTION(pipeline_restart);
 
 static void check_startable(const PplPipeline *pipeline);
-static void give_birth(const PplPipeline *pipeline, bool skip_to_now);
+static void give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn);
 static bool has_queued(const PplPipeline *pipeline);
 static void set_running(const PplPipeline *pipeline, bool running);
 static void emit(const PplPipeline *pipeline, PplControlAction action);
@@ -46,10 +46,18 @@ pipeline_start(PG_FUNCTION_ARGS)
 {
 	char	   *name = ppl_args_text(fcinfo, 0, "name");
 	bool		skip_to_now = ppl_args_bool(fcinfo, 1, "skip_to_now");
+	PplDatabase *db;
 	PplPipeline *pipeline;
 
-	(void) ppl_preflight("pipeline.start");
+	db = ppl_preflight("pipeline.start");
 	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessExclusiveLock);
+	if (pipeline->born && pipeline->slot_lsn != db->slot_lsn && !skip_to_now)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the position of pipeline \"%s\" is lost", name),
+				 errdetail("The replication slot that held it is gone, and with it what was committed and not processed."),
+				 errhint("SELECT pipeline.start(%s, skip_to_now => true); goes on from now.",
+						 quote_literal_cstr(name))));
 	if (pipeline->running && !skip_to_now)
 	{
 		ereport(NOTICE,
@@ -60,7 +68,7 @@ pipeline_start(PG_FUNCTION_ARGS)
 
 	if (!pipeline->born || skip_to_now)
 	{
-		give_birth(pipeline, skip_to_now);
+		give_birth(pipeline, db->slot_lsn);
 		emit(pipeline, PPL_CONTROL_BIRTH);
 
 		/* the word of these may be in the gap, or in another server's WAL */
@@ -147,13 +155,6 @@ check_startable(const PplPipeline *pipeline)
 		ppl_check_target(output->target, pipeline->owner, output->name);
 	}
 	ppl_check_chain(pipeline);
-
-	/*
-	 * A batch that marks its writes as its own holds this lock in share mode
-	 * on each of its targets: no target becomes a source under it.
-	 */
-	LockDatabaseObject(RelationRelationId, pipeline->source, 0,
-					   AccessExclusiveLock);
 }
 
 /*
@@ -161,13 +162,14 @@ check_startable(const PplPipeline *pipeline)
  * What was there before is given up; a gap is noted in the audit log.
  */
 static void
-give_birth(const PplPipeline *pipeline, bool skip_to_now)
+give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn)
 {
 	PplSqlArg	id[] = {ppl_sql_arg_int(pipeline->pipeline_id)};
 	PplSqlArg	args[] = {
 		ppl_sql_arg_int(pipeline->pipeline_id),
 		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
 		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+		ppl_sql_arg(LSNOID, LSNGetDatum(slot_lsn)),
 	};
 	PplSqlResult *rows = ppl_sql_run("SELECT min(commit_lsn)::text"
 									 " FROM " PPL_CHECKPOINTS
@@ -183,14 +185,13 @@ give_birth(const PplPipeline *pipeline, bool skip_to_now)
 	else
 		ppl_access_audit(pipeline, "start", NULL);
 
-	/* a position in another server's WAL means nothing here */
-	if (!pipeline->born)
-		(void) ppl_sql_run("DELETE FROM " PPL_CHECKPOINTS
-						   " WHERE pipeline_id = $1",
-						   lengthof(id), id);
+	/* without it, a worker looks for the record of this birth only */
+	(void) ppl_sql_run("DELETE FROM " PPL_CHECKPOINTS
+					   " WHERE pipeline_id = $1",
+					   lengthof(id), id);
 	(void) ppl_sql_run("UPDATE " PPL_PIPELINES
 					   " SET running = true, born = true,"
-					   " system_identifier = $2, database = $3"
+					   " system_identifier = $2, database = $3, slot_lsn = $4"
 					   " WHERE pipeline_id = $1",
 					   lengthof(args), args);
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());

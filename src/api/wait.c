@@ -164,8 +164,9 @@ is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
 			consumer->pipeline_id != pipeline_id)
 			continue;
 		found = true;
-		if (pg_atomic_read_u64(&consumer->processed_lsn) < lsn &&
-			!ppl_consumer_caught_up(consumer))
+		if (consumer->state == PPL_WORKER_LOST ||
+			(pg_atomic_read_u64(&consumer->processed_lsn) < lsn &&
+			 !ppl_consumer_caught_up(consumer)))
 			behind = true;
 	}
 	LWLockRelease(ppl_shared->lock);

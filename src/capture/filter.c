@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -92,6 +93,24 @@ relcache_callback(Datum arg, Oid relid)
 }
 
 /*
+ * The slot that a pipeline was born with is gone, and what it has not processed
+ * with it.
+ */
+static void
+set_lost(PplConsumer *shared, const char *name)
+{
+	char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
+								quote_literal_cstr(name));
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	shared->state = PPL_WORKER_LOST;
+	ppl_error_set(&shared->error, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+				  "the replication slot that held the position of the pipeline is gone",
+				  hint);
+	LWLockRelease(ppl_shared->lock);
+}
+
+/*
  * Read all definitions that were born and give each its entry in shared
  * memory; entries of definitions that are gone are dropped.  Nothing may be
  * confirmed for them beyond confirmed until they prove otherwise; the spool
@@ -117,6 +136,8 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 		consumer->shared->running = pipeline->running;
 		LWLockRelease(ppl_shared->lock);
+		if (pipeline->slot_lsn != self.db->slot_lsn)
+			set_lost(consumer->shared, pipeline->name);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -292,6 +313,10 @@ ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
 	switch ((PplControlAction) control->action)
 	{
 		case PPL_CONTROL_BIRTH:
+			if (shared->state == PPL_WORKER_LOST)
+				shared->state = PPL_WORKER_IDLE;
+			shared->running = true;
+			break;
 		case PPL_CONTROL_START:
 			shared->running = true;
 			break;
@@ -314,6 +339,24 @@ ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
 	self.wake_launcher = true;
 	if (control->action == PPL_CONTROL_DROP)
 		unwant(consumer);
+}
+
+/*
+ * A transaction changed the catalogs: that may be what a failed consumer waits
+ * for.
+ */
+void
+ppl_filter_catalog_changed(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, self.consumers)
+	{
+		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
+
+		if (shared->state == PPL_WORKER_FAILED)
+			ppl_wake(&shared->process.procno);
+	}
 }
 
 /*

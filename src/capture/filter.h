@@ -28,6 +28,7 @@ extern PplSource *ppl_filter_lookup(Oid relid);
 extern void ppl_filter_check_schema(PplSource *source, Relation relation);
 extern void ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
 							   PplSpoolPos begin, PplSpoolPos end);
+extern void ppl_filter_catalog_changed(void);
 extern void ppl_filter_publish(void);
 extern XLogRecPtr ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected);
 extern uint32 ppl_filter_first_segment(PplSpoolPos spool_end);

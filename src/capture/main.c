@@ -249,7 +249,7 @@ vanish(void)
 
 /*
  * Acquire the slot, or make it if this database has none that its definitions
- * know.  Long transactions delay the making: the state says so meanwhile.
+ * know and that still has its WAL.  Long transactions delay the making: the state says so meanwhile.
  */
 static void
 prepare_slot(void)
@@ -265,7 +265,7 @@ prepare_slot(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
-	if (known && ppl_slot_exists())
+	if (known && ppl_slot_usable())
 		ppl_slot_acquire();
 	else
 	{

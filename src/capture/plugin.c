@@ -292,6 +292,8 @@ static void
 commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr commit_lsn)
 {
 	ppl_spool_writer_commit(self.writer);
+	if (rbtxn_has_catalog_changes(txn))
+		ppl_filter_catalog_changed();
 	pg_atomic_fetch_add_u64(&self.db->transactions, 1);
 	PPL_FAILPOINT("capture-after-decode");
 }

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "replication/logical.h"
 #include "replication/slot.h"
+#include "storage/spin.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
@@ -50,10 +51,29 @@ ppl_slot_allow_plugin(void)
 }
 
 /* Is there a slot of our name in the server? */
-bool
-ppl_slot_exists(void)
+static bool
+slot_exists(void)
 {
 	return SearchNamedReplicationSlot(slot_name(), true) != NULL;
+}
+
+/*
+ * Is there a slot of our name, with all its WAL?  The server invalidates one
+ * that holds more than max_slot_wal_keep_size.
+ */
+bool
+ppl_slot_usable(void)
+{
+	ReplicationSlot *slot = SearchNamedReplicationSlot(slot_name(), true);
+	bool		usable = false;
+
+	if (slot != NULL)
+	{
+		SpinLockAcquire(&slot->mutex);
+		usable = XLogRecPtrIsInvalid(slot->data.invalidated_at);
+		SpinLockRelease(&slot->mutex);
+	}
+	return usable;
 }
 
 /*
@@ -97,7 +117,7 @@ ppl_slot_drop(void)
 {
 	if (MyReplicationSlot != NULL)
 		ReplicationSlotRelease();
-	if (ppl_slot_exists())
+	if (slot_exists())
 		ReplicationSlotDrop(slot_name(), true);
 }
 

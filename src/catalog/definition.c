@@ -24,6 +24,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/pg_lsn.h"
 
 #include "base/event.h"
 #include "catalog/definition.h"
@@ -35,7 +36,7 @@
 	" lineage = 'row', search_path," \
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
-	" version"
+	" version, slot_lsn"
 
 /* The extension, as last looked up. */
 static struct
@@ -211,6 +212,8 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	pipeline->search_path = ppl_sql_text(rows, row, 6);
 	pipeline->running = ppl_sql_bool(rows, row, 7);
 	pipeline->born = ppl_sql_bool(rows, row, 8);
+	if (!ppl_sql_isnull(rows, row, 10))
+		pipeline->slot_lsn = DatumGetLSN(ppl_sql_value(rows, row, 10));
 	pipeline->version = ppl_sql_int(rows, row, 9);
 	return pipeline;
 }

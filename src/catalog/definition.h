@@ -55,6 +55,7 @@ typedef struct PplPipeline
 	char	   *search_path;	/* for user code */
 	bool		running;		/* what its owner asked for */
 	bool		born;			/* was started at least once */
+	XLogRecPtr	slot_lsn;		/* slot that it was born with */
 	int			version;		/* of the definition */
 	List	   *stages;			/* PplStage *, in order */
 	List	   *outputs;		/* PplOutput *, by output_id */

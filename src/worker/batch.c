@@ -53,6 +53,7 @@ typedef struct Attempt
 	PplPosition position;		/* reached in this transaction */
 	PplSpoolPos further;		/* where it ended, if in several chunks */
 	bool		nothing_left;	/* redrive: no dead letter is queued */
+	bool		abandoned;		/* the position was given up meanwhile */
 	bool		committed;
 } Attempt;
 
@@ -82,14 +83,6 @@ PplBatchEnd
 ppl_batch_redrive(PplWorker *worker)
 {
 	return run_attempts(worker, NULL);
-}
-
-/* Is this worker to do something else than try again? */
-static bool
-disturbed(PplWorker *worker)
-{
-	return !worker->consumer->running || worker->consumer->dropped ||
-		worker->db->state == PPL_DB_CLOSING;
 }
 
 /* Was the spool replaced before all of a large transaction was read? */
@@ -144,7 +137,6 @@ static PplBatchEnd
 run_attempts(PplWorker *worker, PplBatch *batch)
 {
 	Attempt		attempt;
-	int			failures = 0;
 
 	memset(&attempt, 0, sizeof(attempt));
 	attempt.worker = worker;
@@ -158,6 +150,8 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 		{
 			if (worker->stopped)
 				return PPL_BATCH_STOPPED;
+			if (attempt.abandoned)
+				return PPL_BATCH_ABANDONED;
 			ppl_retry_over(worker);
 			worker->checkpoint.position = attempt.position;
 			if (attempt.further != 0)
@@ -168,7 +162,6 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 			if (!attempt.redrive || attempt.nothing_left)
 				return PPL_BATCH_DONE;
 			attempt.careful = false;
-			failures = 0;
 			continue;
 		}
 
@@ -182,17 +175,20 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 		{
 			if (verdict == PPL_VERDICT_EVENT)
 				verdict = PPL_VERDICT_ENVIRONMENT;
-			ppl_retry_wait(worker, verdict, error, failures++);
+			ppl_retry_wait(worker, verdict, error);
 			attempt.careful = false;
 		}
 		else
 			attempt.careful = true;
 		FreeErrorData(error);
-		if (disturbed(worker))
+		if (ppl_worker_disturbed(worker))
 		{
 			worker->stopped = true;
 			return PPL_BATCH_STOPPED;
 		}
+		if (!attempt.careful && verdict == PPL_VERDICT_ENVIRONMENT &&
+			!attempt.redrive)
+			return PPL_BATCH_ABANDONED;
 	}
 }
 
@@ -241,12 +237,14 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 
 /*
  * Everything between the start of the transaction and the first event.  False
- * if there is nothing to be done because the definition is stopped or gone.
+ * if there is nothing to be done because the definition is stopped or gone, or
+ * was started anew from a later position.
  */
 static bool
 begin_work(Attempt *attempt, const PplBatch *batch)
 {
 	PplWorker  *worker = attempt->worker;
+	PplCheckpoint checkpoint;
 
 	if (batch)
 		ppl_settle(batch);
@@ -259,7 +257,14 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 		worker->program = NULL;
 		worker->program = ppl_program_load(worker->context, worker->pipeline_id,
 										   worker->checkpoint.version);
+		ppl_checkpoint_load(worker->pipeline_id, &checkpoint);
 		PopActiveSnapshot();
+		if (!checkpoint.exists)
+		{
+			worker->checkpoint = checkpoint;
+			attempt->abandoned = true;
+			return false;
+		}
 	}
 	worker->stopped = worker->program == NULL || !worker->program->pipeline->running;
 	if (!worker->stopped)
@@ -384,11 +389,13 @@ run_events(PplWorker *worker, const PplBatch *batch, int first, int last)
 }
 
 /*
- * Run some events in a subtransaction.  NULL if they went through; otherwise
- * it is rolled back, and the error is returned, in the batch's memory.
+ * Run some events in a subtransaction, which is taken back if they fail, or in
+ * any case unless they are kept.  NULL if they went through, else the error, in
+ * the batch's memory.
  */
-ErrorData *
-ppl_batch_try(PplWorker *worker, const PplBatch *batch, int first, int last)
+static ErrorData *
+run_in_subtransaction(PplWorker *worker, const PplBatch *batch, int first,
+					  int last, bool keep)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
@@ -401,7 +408,10 @@ ppl_batch_try(PplWorker *worker, const PplBatch *batch, int first, int last)
 	PG_TRY();
 	{
 		run_events(worker, batch, first, last);
-		ReleaseCurrentSubTransaction();
+		if (keep)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
@@ -409,10 +419,34 @@ ppl_batch_try(PplWorker *worker, const PplBatch *batch, int first, int last)
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		ppl_outcome_restore_tallies();
 	}
 	PG_END_TRY();
+	if (error != NULL || !keep)
+		ppl_outcome_restore_tallies();
 	MemoryContextSwitchTo(oldcontext);
 	CurrentResourceOwner = oldowner;
 	return error;
+}
+
+/*
+ * Run some events.  NULL if they went through; otherwise nothing of them is
+ * left but the error, in the batch's memory.
+ */
+ErrorData *
+ppl_batch_try(PplWorker *worker, const PplBatch *batch, int first, int last)
+{
+	return run_in_subtransaction(worker, batch, first, last, true);
+}
+
+/*
+ * Would this event go through?  Nothing of it is left.
+ */
+bool
+ppl_batch_probe(PplWorker *worker, const PplBatch *batch, int ordinal)
+{
+	ErrorData  *error = run_in_subtransaction(worker, batch, ordinal, ordinal,
+											  false);
+
+	ppl_outcome_reset(ordinal, ordinal);
+	return error == NULL;
 }

@@ -11,11 +11,15 @@ typedef enum PplBatchEnd
 {
 	PPL_BATCH_DONE,
 	PPL_BATCH_STOPPED,			/* the pipeline is stopped or gone */
-	PPL_BATCH_ABANDONED			/* its spool is gone: gather it anew */
+	PPL_BATCH_ABANDONED			/* gather it anew: the spool was replaced, the
+								 * position given up, or more events may have
+								 * come that tell whose fault an error is */
 } PplBatchEnd;
 
 extern PplBatchEnd ppl_batch_process(PplWorker *worker, PplBatch *batch);
 extern PplBatchEnd ppl_batch_redrive(PplWorker *worker);
+extern bool ppl_batch_probe(PplWorker *worker, const PplBatch *batch,
+							int ordinal);
 extern ErrorData *ppl_batch_try(PplWorker *worker, const PplBatch *batch,
 								int first, int last);
 

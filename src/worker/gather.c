@@ -149,7 +149,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 	bool		full = false;
 
 	memset(&cut, 0, sizeof(cut));
-	cut.pos = ppl_spool_reader_position(reader);
+	batch->begin_pos = cut.pos = ppl_spool_reader_position(reader);
 	while (!full && ppl_spool_reader_peek(reader, end, &header))
 	{
 		PplPosition position = {header.commit_lsn, header.seq};

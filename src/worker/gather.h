@@ -55,6 +55,7 @@ typedef struct PplBatch
 	Size		bytes;
 	bool		complete;		/* ends at the end of a transaction */
 	PplPosition last;			/* all up to here is done with this batch */
+	PplSpoolPos begin_pos;		/* where it was gathered from */
 	PplSpoolPos end_pos;		/* where the next batch begins */
 	XLogRecPtr	end_lsn;		/* end of the last complete transaction */
 	bool		has_control;	/* a control record follows the events */

@@ -21,7 +21,6 @@
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
-#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -85,8 +84,7 @@ pipeline_worker_main(Datum arg)
 		PplSpoolPos end;
 
 		(void) ppl_process_interrupts();
-		if (!self.consumer->running || self.consumer->dropped || self.stopped ||
-			self.db->state == PPL_DB_CLOSING)
+		if (self.stopped || ppl_worker_disturbed(&self))
 		{
 			set_state(PPL_WORKER_IDLE);
 			ppl_process_exit();
@@ -133,22 +131,12 @@ load_checkpoint(void)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
 		ppl_checkpoint_load(self.pipeline_id, &self.checkpoint);
+		self.checkpoint.foreign |= pipeline->slot_lsn != self.db->slot_lsn;
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(self.context);
 
-	if (self.checkpoint.foreign)
-	{
-		char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
-									quote_literal_cstr(self.name));
-
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		ppl_error_set(&self.consumer->error, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-					  "the position of the pipeline belongs to another replication slot",
-					  hint);
-		LWLockRelease(ppl_shared->lock);
-	}
 	return running;
 }
 
@@ -165,6 +153,17 @@ find_position(void)
 	target = Max(target, pg_atomic_read_u64(&self.db->spool_start));
 	if (target != pos)
 		ppl_spool_reader_seek(self.reader, target);
+}
+
+/*
+ * Is this worker to leave?  Read without a lock: whoever wants it gone sets its
+ * latch afterwards.
+ */
+bool
+ppl_worker_disturbed(const PplWorker *worker)
+{
+	return !worker->consumer->running || worker->consumer->dropped ||
+		worker->db->state == PPL_DB_CLOSING;
 }
 
 /*
@@ -209,6 +208,8 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 			ppl_spool_reader_seek(self.reader, batch->end_pos);
 			published(batch);
 		}
+		else
+			ppl_spool_reader_seek(self.reader, batch->begin_pos);
 	}
 	if (batch->has_control && end_of_batch == PPL_BATCH_DONE &&
 		act_on_control(batch))
@@ -284,20 +285,14 @@ redrive(const PplBatch *batch)
 }
 
 /*
- * A batch is committed and visible: publish it, in the order that capture and
- * wait_for rely on, and count how long its events took.
+ * A batch is committed and visible: count how long its events took, and publish
+ * it, in the order that capture and wait_for rely on.
  */
 static void
 published(const PplBatch *batch)
 {
 	PplConsumer *consumer = self.consumer;
 	TimestampTz now = GetCurrentTimestamp();
-
-	ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);
-	pg_write_barrier();
-	ppl_atomic_max(&consumer->processed_lsn, batch->end_lsn);
-	ppl_atomic_max(&consumer->read_pos, batch->end_pos);
-	ConditionVariableBroadcast(&self.db->changed);
 
 	for (int i = 0; i < batch->ntxns; i++)
 	{
@@ -309,6 +304,12 @@ published(const PplBatch *batch)
 	pg_atomic_write_u64(&consumer->last_commit_time,
 						batch->txns[batch->ntxns - 1].committed_at);
 	pg_atomic_fetch_add_u64(&consumer->batches, 1);
+
+	ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);
+	pg_write_barrier();
+	ppl_atomic_max(&consumer->processed_lsn, batch->end_lsn);
+	ppl_atomic_max(&consumer->read_pos, batch->end_pos);
+	ConditionVariableBroadcast(&self.db->changed);
 }
 
 /*

@@ -38,12 +38,14 @@
 static struct
 {
 	bool		stale;
+	bool		changed;		/* any object, since last asked */
 	List	   *watched;		/* OIDs of relations, in TopMemoryContext */
-}			self = {true, NIL};
+}			self = {true, false, NIL};
 
 static void
 relcache_callback(Datum arg, Oid relid)
 {
+	self.changed = true;
 	if (!OidIsValid(relid) || list_member_oid(self.watched, relid))
 		self.stale = true;
 }
@@ -51,7 +53,9 @@ relcache_callback(Datum arg, Oid relid)
 static void
 syscache_callback(Datum arg, int cacheid, uint32 hashvalue)
 {
-	self.stale = true;
+	self.changed = true;
+	if (cacheid == PROCOID)
+		self.stale = true;
 }
 
 /*
@@ -62,6 +66,9 @@ ppl_program_watch(void)
 {
 	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, syscache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, syscache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, syscache_callback, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, syscache_callback, (Datum) 0);
 }
 
 /* Changes of what a program was made of make it stale. */
@@ -84,6 +91,18 @@ bool
 ppl_program_is_stale(void)
 {
 	return self.stale;
+}
+
+/*
+ * Did any table, function, type, schema or role change since the last call?
+ */
+bool
+ppl_program_objects_changed(void)
+{
+	bool		changed = self.changed;
+
+	self.changed = false;
+	return changed;
 }
 
 /* Note the source's row type and primary key. */

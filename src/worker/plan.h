@@ -33,6 +33,7 @@ typedef struct PplProgram
 
 extern void ppl_program_watch(void);
 extern bool ppl_program_is_stale(void);
+extern bool ppl_program_objects_changed(void);
 extern PplProgram *ppl_program_load(MemoryContext parent, int pipeline_id,
 									int version);
 extern void ppl_program_free(PplProgram *program);

@@ -13,6 +13,7 @@
 
 #include "common/pg_prng.h"
 #include "miscadmin.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -25,6 +26,7 @@
 #define PPL_MOMENT_MAX_MS			10000
 #define PPL_ENVIRONMENT_FIRST_MS	1000
 #define PPL_ENVIRONMENT_MAX_MS		60000
+#define PPL_REPAIR_MS				100
 #define PPL_LOG_INTERVAL_MS			60000
 
 /* Judgement of a batch under way. */
@@ -32,8 +34,7 @@ typedef struct Trial
 {
 	PplWorker  *worker;
 	const PplBatch *batch;
-	int			passed;			/* events that went through */
-	ErrorData  *environment;	/* first error that looks like one of it */
+	int			passed;			/* events that went through, or would */
 } Trial;
 
 /*
@@ -87,8 +88,27 @@ tally_passage(const Trial *trial, int stage)
 }
 
 /*
+ * Does any event go through?  Asked when the first ones fail with an error that
+ * looks like one of the environment: two later ones are tried, and taken back.
+ */
+static bool
+others_pass(Trial *trial, int ordinal)
+{
+	int			last = trial->batch->nevents;
+	int			probes[] = {last, ordinal + (last - ordinal) / 2};
+
+	for (int i = 0; i < lengthof(probes) && trial->passed == 0; i++)
+	{
+		if (probes[i] > ordinal &&
+			ppl_batch_probe(trial->worker, trial->batch, probes[i]))
+			trial->passed++;
+	}
+	return trial->passed > 0;
+}
+
+/*
  * Blame one event, which was tried alone.  An error of the environment is put
- * on an event only while others go through.
+ * on an event only if others go through, and thrown otherwise.
  */
 static void
 blame(Trial *trial, int ordinal, ErrorData *error)
@@ -101,16 +121,12 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 		tally_passage(trial, outcome->stage);
 		return;
 	}
-	if (ppl_retry_judge(error->sqlerrcode) == PPL_VERDICT_ENVIRONMENT)
-	{
-		if (trial->passed == 0 && trial->environment != NULL)
-			ReThrowError(trial->environment);
-		if (trial->environment == NULL)
-			trial->environment = error;
-	}
+	outcome->stage = ppl_outcome_current_stage();
+	if (ppl_retry_judge(error->sqlerrcode) == PPL_VERDICT_ENVIRONMENT &&
+		!others_pass(trial, ordinal))
+		ReThrowError(error);
 	outcome->fate = PPL_FATE_FAILED;
 	outcome->excluded = true;
-	outcome->stage = ppl_outcome_current_stage();
 	outcome->error = error;
 	tally_passage(trial, outcome->stage);
 	ppl_outcome_tally(outcome->stage)->errors++;	/* 0 is nobody's */
@@ -137,7 +153,7 @@ try(Trial *trial, int first, int last)
 void
 ppl_retry_run(PplWorker *worker, const PplBatch *batch)
 {
-	Trial		trial = {worker, batch, 0, NULL};
+	Trial		trial = {worker, batch, 0};
 	int			first = 1;
 	int			size = batch->nevents;
 
@@ -178,8 +194,6 @@ ppl_retry_run(PplWorker *worker, const PplBatch *batch)
 		first = suspect + 1;
 		size = Max(size * 2, 2);
 	}
-	if (trial.environment != NULL && trial.passed == 0)
-		ReThrowError(trial.environment);
 }
 
 /* One line a minute, or when the error is another one. */
@@ -208,19 +222,41 @@ log_error(PplWorker *worker, bool moment, const ErrorData *error)
 }
 
 /*
- * A batch could not be processed: say so, and wait before the next attempt.
- * Comes back at once when the definition changes.
+ * Sleep until the next attempt is due.  New events do not shorten the wait, but
+ * a change of any definition or object may be the repair: then it is over soon.
+ */
+static void
+wait_for_attempt(PplWorker *worker, int64 delay)
+{
+	TimestampTz begin = GetCurrentTimestamp();
+
+	for (;;)
+	{
+		int64		passed = (GetCurrentTimestamp() - begin) / 1000;
+
+		AcceptInvalidationMessages();
+		if (ppl_program_objects_changed())
+			delay = Min(delay, PPL_REPAIR_MS);
+		if (passed >= delay || ppl_worker_disturbed(worker))
+			return;
+		ppl_process_wait((long) (delay - passed));
+	}
+}
+
+/*
+ * A batch could not be processed: say so, and wait before the next attempt, the
+ * longer the more attempts failed in a row.
  */
 void
-ppl_retry_wait(PplWorker *worker, PplVerdict verdict, const ErrorData *error,
-			   int failures)
+ppl_retry_wait(PplWorker *worker, PplVerdict verdict, const ErrorData *error)
 {
 	bool		moment = (verdict == PPL_VERDICT_MOMENT);
 	int64		delay = moment ? PPL_MOMENT_FIRST_MS : PPL_ENVIRONMENT_FIRST_MS;
 
-	delay <<= Min(failures, 20);
+	delay <<= Min(worker->failures, 20);
 	delay = Min(delay, moment ? PPL_MOMENT_MAX_MS : PPL_ENVIRONMENT_MAX_MS);
 	delay = delay / 2 + (int64) (pg_prng_double(&pg_global_prng_state) * delay / 2);
+	worker->failures++;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	worker->consumer->state = moment ? PPL_WORKER_RETRYING : PPL_WORKER_FAILED;
@@ -230,7 +266,8 @@ ppl_retry_wait(PplWorker *worker, PplVerdict verdict, const ErrorData *error,
 	pg_atomic_fetch_add_u64(&worker->consumer->retries, 1);
 	log_error(worker, moment, error);
 	ConditionVariableBroadcast(&worker->db->changed);
-	ppl_process_wait((long) delay);
+	(void) ppl_program_objects_changed();
+	wait_for_attempt(worker, delay);
 }
 
 /*
@@ -239,6 +276,7 @@ ppl_retry_wait(PplWorker *worker, PplVerdict verdict, const ErrorData *error,
 void
 ppl_retry_over(PplWorker *worker)
 {
+	worker->failures = 0;
 	if (worker->consumer->state == PPL_WORKER_RUNNING)
 		return;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);

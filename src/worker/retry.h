@@ -17,7 +17,7 @@ typedef enum PplVerdict
 extern PplVerdict ppl_retry_judge(int sqlstate);
 extern void ppl_retry_run(PplWorker *worker, const PplBatch *batch);
 extern void ppl_retry_wait(PplWorker *worker, PplVerdict verdict,
-						   const ErrorData *error, int failures);
+						   const ErrorData *error);
 extern void ppl_retry_over(PplWorker *worker);
 
 #endif							/* PPL_RETRY_H */

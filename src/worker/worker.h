@@ -22,8 +22,10 @@ typedef struct PplWorker
 	PplCheckpoint checkpoint;	/* as committed */
 	bool		stopped;		/* the definition says so, or is gone */
 	uint64		chunks;			/* run so far */
+	int			failures;		/* attempts in a row that had to wait */
 } PplWorker;
 
+extern bool ppl_worker_disturbed(const PplWorker *worker);
 extern void ppl_worker_request(PplWorker *worker, PplGatherRequest *request);
 
 #endif							/* PPL_WORKER_H */
