@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # lib.sh - what test/run and test/demo/run share; sourced by bash scripts.
 #
 # Both work in a throw-away directory $work: a copy of the tree in src/, the

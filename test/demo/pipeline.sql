@@ -25,18 +25,16 @@ $$;
 CREATE FUNCTION decide(p payment) RETURNS SETOF judged
 LANGUAGE sql STABLE AS $$
 	SELECT p.id, p.branch, p.teller, p.account, p.amount, p.balance, r.rule,
-		coalesce(r.decision, 'accept')
-	FROM (SELECT
-		CASE WHEN p.balance < -4950 THEN 'overdrawn'
-			WHEN p.amount > 4950 THEN 'large amount'
-			WHEN p.amount < -4500 AND p.branch <> p.home_branch THEN 'cash elsewhere' END,
-		CASE WHEN p.balance < -4950 THEN 'block'
-			WHEN p.amount > 4950 THEN 'review'
-			WHEN p.amount < -4500 AND p.branch <> p.home_branch THEN 'review' END)
-		AS r(rule, decision)
+		CASE WHEN r.rule IS NULL THEN 'accept'
+			WHEN r.rule = 'overdrawn' THEN 'block' ELSE 'review' END
+	FROM (SELECT CASE
+		WHEN p.balance < -4950 THEN 'overdrawn'
+		WHEN p.amount > 4950 THEN 'large amount'
+		WHEN p.amount < -4500 AND p.branch <> p.home_branch THEN 'cash elsewhere'
+		END) r(rule)
 $$;
 
--- one output takes what is suspicious, the other takes all.
+-- for the output that takes only what is suspicious; the other takes all.
 CREATE FUNCTION suspicious(j judged) RETURNS SETOF alerts
 LANGUAGE sql STABLE AS $$
 	SELECT j.id, j.account, j.amount, j.balance, j.rule WHERE j.rule IS NOT NULL
