@@ -25,6 +25,7 @@
 #include "api/check.h"
 #include "api/preflight.h"
 #include "base/control.h"
+#include "base/shm.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
@@ -33,6 +34,7 @@ PPL_FUNCTION(pipeline_stop);
 PPL_FUNCTION(pipeline_restart);
 
 static void check_startable(const PplPipeline *pipeline);
+static void check_room(const PplPipeline *pipeline);
 static void give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn);
 static bool has_queued(const PplPipeline *pipeline);
 static void set_running(const PplPipeline *pipeline, bool running);
@@ -66,6 +68,8 @@ pipeline_start(PG_FUNCTION_ARGS)
 	}
 	check_startable(pipeline);
 
+	if (!pipeline->born)
+		check_room(pipeline);
 	if (!pipeline->born || skip_to_now)
 	{
 		give_birth(pipeline, db->slot_lsn);
@@ -155,6 +159,37 @@ check_startable(const PplPipeline *pipeline)
 		ppl_check_target(output->target, pipeline->owner, output->name);
 	}
 	ppl_check_chain(pipeline);
+}
+
+/*
+ * Is there a place in shared memory for one pipeline more?  Capture makes it
+ * when it reads the message of the start, too late to refuse.  Of this
+ * database the definitions are counted, since capture may not have come to
+ * all of them; two sessions that start at the same moment may both take the
+ * last place.
+ */
+static void
+check_room(const PplPipeline *pipeline)
+{
+	int			used = list_length(ppl_definition_load_born());
+
+	LWLockAcquire(ppl_shared->lock, LW_SHARED);
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		used += OidIsValid(consumer->dboid) && !consumer->dropped &&
+			consumer->dboid != MyDatabaseId;
+	}
+	LWLockRelease(ppl_shared->lock);
+	if (used >= ppl_shared->nconsumers)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many started pipelines"),
+				 errdetail("pipeline.max_segments is %d, and %d are in use; pipeline \"%s\" needs one.",
+						   ppl_shared->nconsumers, used, pipeline->name),
+				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
+						 ppl_shared->nconsumers * 2)));
 }
 
 /*

@@ -229,5 +229,6 @@ raise_failure(const PplError *error)
 			(errcode(error->sqlstate != 0 ? error->sqlstate :
 					 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("%s", error->message),
+			 error->detail[0] != '\0' ? errdetail("%s", error->detail) : 0,
 			 error->hint[0] != '\0' ? errhint("%s", error->hint) : 0));
 }

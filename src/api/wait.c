@@ -11,7 +11,6 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "access/xlog_internal.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -31,7 +30,6 @@
 PPL_FUNCTION(pipeline_wait_for);
 
 static TimestampTz wait_until(FunctionCallInfo fcinfo, int argno);
-static XLogRecPtr before_page_header(XLogRecPtr lsn);
 static bool wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
 						   TimestampTz until);
 static bool is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn);
@@ -75,7 +73,7 @@ pipeline_wait_for(PG_FUNCTION_ARGS)
 	/* Whatever is visible to somebody by now has its commit before this. */
 	lsn = PG_ARGISNULL(1) ? GetXLogInsertRecPtr() : PG_GETARG_LSN(1);
 	PG_RETURN_BOOL(wait_processed(db, pipeline->pipeline_id,
-								  before_page_header(lsn), until));
+								  ppl_wake_record_end(lsn), until));
 }
 
 /* The end of the wait; without a timeout, never. */
@@ -87,21 +85,6 @@ wait_until(FunctionCallInfo fcinfo, int argno)
 	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 												   TimestampTzGetDatum(GetCurrentTimestamp()),
 												   IntervalPGetDatum(PG_GETARG_INTERVAL_P(argno))));
-}
-
-/*
- * When a record ends with its page, the insert pointer is reported behind the
- * header of the next page, where no record ends.
- */
-static XLogRecPtr
-before_page_header(XLogRecPtr lsn)
-{
-	if (XLogSegmentOffset(lsn, wal_segment_size) == SizeOfXLogLongPHD)
-		return lsn - SizeOfXLogLongPHD;
-	if (XLogSegmentOffset(lsn, wal_segment_size) > XLOG_BLCKSZ &&
-		lsn % XLOG_BLCKSZ == SizeOfXLogShortPHD)
-		return lsn - SizeOfXLogShortPHD;
-	return lsn;
 }
 
 static bool
@@ -122,7 +105,7 @@ wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
 			break;
 
 		/* have what is not flushed yet decoded too, but not the future */
-		wanted = Min(lsn, before_page_header(GetXLogInsertRecPtr()));
+		wanted = Min(lsn, ppl_wake_record_end(GetXLogInsertRecPtr()));
 		if (!woken || pg_atomic_read_u64(&db->wanted_lsn) < wanted)
 			ppl_wake_capture(db, wanted);
 		woken = true;

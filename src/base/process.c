@@ -30,12 +30,14 @@
 
 #define PPL_BACKOFF_FIRST_MS	100
 #define PPL_BACKOFF_MAX_MS		(60 * 1000)
+#define PPL_EARLY_MS			200
 
 /* State of this process. */
 static struct
 {
 	PplProcess *process;		/* where it is attached */
 	bool		clean;			/* it leaves because it wants to */
+	int			pause_ms;		/* a successor need not come before */
 }			self;
 
 static void detach(int code, Datum arg);
@@ -89,12 +91,19 @@ detach(int code, Datum arg)
 	PplProcess *process = self.process;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	if (process->pid != MyProcPid)
+	{
+		/* the entry was given up meanwhile and may be another's now */
+		LWLockRelease(ppl_shared->lock);
+		return;
+	}
 	pg_atomic_write_u32(&process->procno, PPL_NO_PROC);
 	process->pid = 0;
 	if (self.clean)
 	{
 		process->failures = 0;
-		process->not_before = 0;
+		process->not_before = self.pause_ms == 0 ? 0 :
+			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), self.pause_ms);
 	}
 	else
 	{
@@ -120,6 +129,17 @@ ppl_process_exit(void)
 {
 	self.clean = true;
 	proc_exit(0);
+}
+
+/*
+ * The same of a process that knows from the catalogs what capture has not
+ * replayed yet: a successor would only find the same.
+ */
+void
+ppl_process_exit_early(void)
+{
+	self.pause_ms = PPL_EARLY_MS;
+	ppl_process_exit();
 }
 
 /*

@@ -18,6 +18,7 @@ typedef struct PplOrder
 extern void ppl_process_signals(bool cancellable);
 extern bool ppl_process_attach(PplProcess *process, uint64 generation);
 extern void ppl_process_exit(void) pg_attribute_noreturn();
+extern void ppl_process_exit_early(void) pg_attribute_noreturn();
 extern void ppl_process_steady(void);
 extern void ppl_process_wait(long timeout_ms);
 extern void ppl_process_check(void);

@@ -306,10 +306,11 @@ ppl_consumer_caught_up(PplConsumer *consumer)
  */
 void
 ppl_error_set(PplError *target, int sqlstate, const char *message,
-			  const char *hint)
+			  const char *detail, const char *hint)
 {
 	target->sqlstate = sqlstate;
 	target->at = GetCurrentTimestamp();
 	strlcpy(target->message, message ? message : "", PPL_ERROR_LEN);
+	strlcpy(target->detail, detail ? detail : "", PPL_ERROR_LEN);
 	strlcpy(target->hint, hint ? hint : "", PPL_ERROR_LEN);
 }

@@ -60,6 +60,7 @@ typedef struct PplError
 	int			sqlstate;		/* 0 = no error */
 	TimestampTz at;
 	char		message[PPL_ERROR_LEN];
+	char		detail[PPL_ERROR_LEN];
 	char		hint[PPL_ERROR_LEN];
 } PplError;
 
@@ -141,6 +142,6 @@ extern PplConsumer *ppl_consumer_create(Oid dboid, int32 pipeline_id,
 										int32 segment, int32 partition);
 extern bool ppl_consumer_caught_up(PplConsumer *consumer);
 extern void ppl_error_set(PplError *target, int sqlstate, const char *message,
-						  const char *hint);
+						  const char *detail, const char *hint);
 
 #endif							/* PPL_SHM_H */

@@ -17,6 +17,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "miscadmin.h"
 
 #include "base/wake.h"
@@ -62,6 +63,22 @@ ppl_wake_capture(PplDatabase *db, XLogRecPtr upto)
 	if (pg_atomic_read_u32(&db->capture_asleep) != 0 &&
 		pg_atomic_exchange_u32(&db->capture_asleep, 0) != 0)
 		ppl_wake(&db->capture.procno);
+}
+
+/*
+ * Where the record ends that the insert pointer stands behind.  When a record
+ * ends with its page, the insert pointer is reported behind the header of the
+ * next page, where no record ends and which cannot be flushed.
+ */
+XLogRecPtr
+ppl_wake_record_end(XLogRecPtr lsn)
+{
+	if (XLogSegmentOffset(lsn, wal_segment_size) == SizeOfXLogLongPHD)
+		return lsn - SizeOfXLogLongPHD;
+	if (XLogSegmentOffset(lsn, wal_segment_size) > XLOG_BLCKSZ &&
+		lsn % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		return lsn - SizeOfXLogShortPHD;
+	return lsn;
 }
 
 /* Once a WAL segment, let every capture confirm its slot. */

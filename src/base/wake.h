@@ -11,6 +11,7 @@
 
 extern void ppl_wake_install(void);
 extern void ppl_wake_at_commit(void);
+extern XLogRecPtr ppl_wake_record_end(XLogRecPtr lsn);
 extern void ppl_wake_capture(PplDatabase *db, XLogRecPtr upto);
 
 #endif							/* PPL_WAKE_H */

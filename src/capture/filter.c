@@ -46,6 +46,8 @@ static struct
 	List	   *consumers;		/* FilterConsumer * */
 	PplDatabase *db;
 	bool		wake_launcher;	/* at the next publication */
+	bool		unfinished;		/* some source has records of this transaction
+								 * that were published */
 }			self;
 
 static void relcache_callback(Datum arg, Oid relid);
@@ -106,7 +108,7 @@ set_lost(PplConsumer *shared, const char *name)
 	shared->state = PPL_WORKER_LOST;
 	ppl_error_set(&shared->error, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 				  "the replication slot that held the position of the pipeline is gone",
-				  hint);
+				  NULL, hint);
 	LWLockRelease(ppl_shared->lock);
 }
 
@@ -217,7 +219,7 @@ want(int32 pipeline_id, Oid source, Oid owner, uint16 operations)
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many started pipelines"),
 				 errdetail("pipeline.max_segments is %d.", ppl_shared->nconsumers),
-				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; and restart the server.",
+				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
 						 ppl_shared->nconsumers * 2)));
 
 	foreach(lc, self.consumers)
@@ -360,12 +362,38 @@ ppl_filter_catalog_changed(void)
 }
 
 /*
- * The spool's new end is published: tell every consumer that got records, of
- * its source or of its definition, and have the launcher start those that have
- * no process.
+ * A transaction ends at this position.  Consumers that were told of a part of
+ * it wait for the rest: tell them once more at the next publication, also if
+ * nothing came but the end.  False if there are none.
+ */
+bool
+ppl_filter_finish(PplSpoolPos end)
+{
+	HASH_SEQ_STATUS scan;
+	PplSource  *source;
+
+	if (!self.unfinished)
+		return false;
+	self.unfinished = false;
+	hash_seq_init(&scan, self.sources);
+	while ((source = hash_seq_search(&scan)) != NULL)
+	{
+		if (!source->unfinished)
+			continue;
+		source->unfinished = false;
+		source->touched = true;
+		source->last_pos = end;
+	}
+	return true;
+}
+
+/*
+ * The spool's new end is published, maybe within a transaction: tell every
+ * consumer that got records, of its source or of its definition, and have the
+ * launcher start those that run and have no process.
  */
 void
-ppl_filter_publish(void)
+ppl_filter_publish(bool within)
 {
 	ListCell   *lc;
 	HASH_SEQ_STATUS scan;
@@ -384,14 +412,18 @@ ppl_filter_publish(void)
 		consumer->control_pos = 0;
 		ppl_atomic_max(&consumer->shared->pending_pos, pending);
 		pg_memory_barrier();
-		if (pg_atomic_read_u32(&consumer->shared->process.procno) == PPL_NO_PROC)
-			self.wake_launcher = true;
-		else
+		if (pg_atomic_read_u32(&consumer->shared->process.procno) != PPL_NO_PROC)
 			ppl_wake(&consumer->shared->process.procno);
+		else if (consumer->shared->running)
+			self.wake_launcher = true;
 	}
 	hash_seq_init(&scan, self.sources);
 	while ((source = hash_seq_search(&scan)) != NULL)
+	{
+		if (within && source->touched)
+			source->unfinished = self.unfinished = true;
 		source->touched = false;
+	}
 
 	if (self.wake_launcher)
 	{

@@ -17,6 +17,7 @@ typedef struct PplSource
 	uint16		operations;		/* union over the consumers; 0 = not wanted */
 	bool		stale;			/* compare the columns at the next change */
 	bool		touched;		/* records since the last publication */
+	bool		unfinished;		/* records of this transaction were published */
 	uint32		schema_version;
 	TupleDesc	desc;			/* columns of schema_version, or NULL */
 	PplSpoolPos last_pos;		/* end of its last record */
@@ -29,7 +30,8 @@ extern void ppl_filter_check_schema(PplSource *source, Relation relation);
 extern void ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
 							   PplSpoolPos begin, PplSpoolPos end);
 extern void ppl_filter_catalog_changed(void);
-extern void ppl_filter_publish(void);
+extern void ppl_filter_publish(bool within);
+extern bool ppl_filter_finish(PplSpoolPos end);
 extern XLogRecPtr ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected);
 extern uint32 ppl_filter_first_segment(PplSpoolPos spool_end);
 extern void ppl_filter_forget_all(void);

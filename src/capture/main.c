@@ -29,6 +29,8 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
+#include "storage/standby.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -62,6 +64,7 @@ static struct
 }			self;
 
 static void leave(int code, Datum arg);
+static void set_up_session(void);
 static void run(void);
 static void prepare_slot(void);
 static void vanish(void);
@@ -86,6 +89,7 @@ pipeline_capture_main(Datum arg)
 		proc_exit(0);
 	before_shmem_exit(leave, (Datum) 0);
 	BackgroundWorkerInitializeConnectionByOid(order.dboid, InvalidOid, 0);
+	set_up_session();
 
 	context = CurrentMemoryContext;
 	PG_TRY();
@@ -102,7 +106,7 @@ pipeline_capture_main(Datum arg)
 		if (self.db->state != PPL_DB_CLOSING)
 			self.db->state = PPL_DB_FAILED;
 		ppl_error_set(&self.db->error, error->sqlerrcode, error->message,
-					  error->hint);
+					  error->detail, error->hint);
 		LWLockRelease(ppl_shared->lock);
 		ConditionVariableBroadcast(&self.db->changed);
 		PG_RE_THROW();
@@ -121,6 +125,21 @@ leave(int code, Datum arg)
 		ReplicationSlotRelease();
 	pg_atomic_write_u32(&self.db->capture_asleep, 0);
 	ConditionVariableBroadcast(&self.db->changed);
+}
+
+/*
+ * Override what ALTER DATABASE or ALTER SYSTEM may have set and capture cannot
+ * live with.  Its notes need no standby: a new server makes a new slot.
+ */
+static void
+set_up_session(void)
+{
+	SetConfigOption("role", "none", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_isolation", "read committed",
+					PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_read_only", "off",
+					PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_SESSION);
 }
 
 static void
@@ -309,12 +328,19 @@ open_spool(void)
 	ppl_filter_init();
 	ppl_plugin_open(self.db, self.writer);
 
+	/* Who reads these together looks at spool_start before and after. */
+	pg_atomic_write_u64(&self.db->spool_start, 0);
+	pg_write_barrier();
+	self.db->next_segno = PPL_SPOOL_SEGNO(start) + 1;
 	pg_atomic_write_u64(&self.db->decoded_lsn, confirmed);
 	pg_atomic_write_u64(&self.db->spool_end, start);
+	pg_write_barrier();
 	pg_atomic_write_u64(&self.db->spool_start, start);
 	pg_atomic_write_u64(&self.db->confirmed_lsn, confirmed);
 	ppl_filter_load(confirmed, start);
-	ppl_atomic_max(&self.db->wanted_lsn, GetFlushRecPtr(NULL));
+
+	/* Whatever was committed by now ends before this record does. */
+	ppl_atomic_max(&self.db->wanted_lsn, LogStandbySnapshot());
 	ppl_reader_open();
 }
 
@@ -342,7 +368,6 @@ confirm(XLogRecPtr decoded, PplSpoolPos spool_end)
 	XLogRecPtr	upto;
 	TimestampTz now = GetCurrentTimestamp();
 
-	self.db->next_segno = PPL_SPOOL_SEGNO(spool_end) + 1;
 	if (!TimestampDifferenceExceeds(self.confirmed_at, now, PPL_CONFIRM_MS))
 		return false;
 	self.confirmed_at = now;

@@ -47,6 +47,7 @@ static struct
 	bool		appended;		/* something since the last publication */
 }			self;
 
+static PplSpoolPos publish(bool within);
 static void startup(LogicalDecodingContext *ctx, OutputPluginOptions *options,
 					bool is_init);
 static void begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn);
@@ -118,11 +119,20 @@ ppl_plugin_publication_due(void)
 PplSpoolPos
 ppl_plugin_publish(void)
 {
+	return publish(false);
+}
+
+static PplSpoolPos
+publish(bool within)
+{
 	PplSpoolPos end = ppl_spool_writer_flush(self.writer);
 
+	/* No position that anybody has seen may come again in another spool. */
+	self.db->next_segno = PPL_SPOOL_SEGNO(end) + 1;
+	pg_write_barrier();
 	pg_atomic_write_u64(&self.db->spool_end, end);
 	pg_memory_barrier();
-	ppl_filter_publish();
+	ppl_filter_publish(within);
 	self.published_bytes = ppl_spool_writer_bytes(self.writer);
 	self.published_at = GetCurrentTimestamp();
 	self.appended = false;
@@ -137,7 +147,7 @@ note_appended(PplSource *source, PplSpoolPos end)
 	source->last_pos = end;
 	self.appended = true;
 	if (ppl_spool_writer_bytes(self.writer) - self.published_bytes >= 16 * PPL_PUBLISH_BYTES)
-		(void) ppl_plugin_publish();
+		(void) publish(true);
 }
 
 static void
@@ -291,7 +301,10 @@ message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
 static void
 commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr commit_lsn)
 {
-	ppl_spool_writer_commit(self.writer);
+	PplSpoolPos end = ppl_spool_writer_commit(self.writer);
+
+	if (ppl_filter_finish(end))
+		self.appended = true;
 	if (rbtxn_has_catalog_changes(txn))
 		ppl_filter_catalog_changed();
 	pg_atomic_fetch_add_u64(&self.db->transactions, 1);

@@ -57,8 +57,10 @@ ppl_reader_open(void)
 
 /*
  * Decode what is flushed, or until pause() says to stop between two records.
- * Returns up to where everything is decoded.  Errors: a WAL record that cannot
- * be read (XX001), and whatever the output plugin throws.
+ * Returns up to where everything is decoded, which is always the end of a
+ * record: the flush pointer may stand within a commit record, and a slot that
+ * is confirmed up to there begins behind that commit.  Errors: a WAL record
+ * that cannot be read (XX001), and whatever the output plugin throws.
  */
 XLogRecPtr
 ppl_reader_advance(bool (*pause) (void))
@@ -75,7 +77,7 @@ ppl_reader_advance(bool (*pause) (void))
 				ereport(ERROR,
 						(errcode(ERRCODE_DATA_CORRUPTED),
 						 errmsg("could not read WAL: %s", error)));
-			return Max(self.ctx->reader->EndRecPtr, self.flushed);
+			return self.ctx->reader->EndRecPtr;
 		}
 		LogicalDecodingProcessRecord(self.ctx, self.ctx->reader);
 		CurrentResourceOwner = self.owner;

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "replication/logical.h"
 #include "replication/slot.h"
+#include "storage/lwlock.h"
 #include "storage/spin.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -76,6 +77,26 @@ ppl_slot_usable(void)
 	return usable;
 }
 
+/* As core does when it makes one, with the command that mends it. */
+static void
+check_free_slot(void)
+{
+	int			used = 0;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots; i++)
+		used += ReplicationSlotCtl->replication_slots[i].in_use;
+	LWLockRelease(ReplicationSlotControlLock);
+	if (used >= max_replication_slots)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no free replication slot for the pipelines of this database"),
+				 errdetail("max_replication_slots is %d, and all are in use; every database with pipelines needs one.",
+						   max_replication_slots),
+				 errhint("ALTER SYSTEM SET max_replication_slots = %d; then restart the server.",
+						 max_replication_slots + 5)));
+}
+
 /*
  * Make the slot and wait until it is consistent, that is, until all
  * transactions that run now have ended; cancellable.  The slot is acquired
@@ -88,6 +109,7 @@ ppl_slot_create(void)
 	LogicalDecodingContext *ctx;
 	XLogRecPtr	begin;
 
+	check_free_slot();
 	CheckLogicalDecodingRequirements();
 	ReplicationSlotCreate(slot_name(), true, RS_EPHEMERAL, false);
 	ctx = CreateInitDecodingContext(PPL_PLUGIN_NAME, NIL, false,

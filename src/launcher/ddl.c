@@ -16,6 +16,8 @@
  * ending of processes, which core does not do for us and without which the
  * database would count as in use.
  *
+ * COMMIT PREPARED wakes capture: the transaction may hold control messages.
+ *
  * Runs in the backend that executes the statement.  The hook for DROP
  * DATABASE is called with an exclusive lock on the database: it waits for
  * processes that need no such lock to end.  For the other three there is no
@@ -45,6 +47,7 @@
 #include "utils/syscache.h"
 
 #include "base/shm.h"
+#include "base/wake.h"
 #include "launcher/ddl.h"
 #include "spool/segment.h"
 
@@ -123,8 +126,13 @@ process_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
 				QueryEnvironment *environment, DestReceiver *receiver,
 				QueryCompletion *completion)
 {
-	Oid			dboid = database_to_pause(statement->utilityStmt);
+	Node	   *utility = statement->utilityStmt;
+	Oid			dboid = database_to_pause(utility);
 
+	/* Control messages of the prepared transaction are news now. */
+	if (IsA(utility, TransactionStmt) &&
+		((TransactionStmt *) utility)->kind == TRANS_STMT_COMMIT_PREPARED)
+		ppl_wake_at_commit();
 	if (OidIsValid(dboid) && may_pause(dboid))
 	{
 		pending.paused = dboid;

@@ -168,13 +168,21 @@ tend_databases(void)
 		if (!order_process(&db->capture, "capture", "pipeline_capture_main",
 						   i, dboid, 0))
 		{
+			char	   *detail = psprintf("max_worker_processes is %d, and all are in use; every database with pipelines needs one, and its workers.",
+										  max_worker_processes);
+			char	   *hint = psprintf("ALTER SYSTEM SET max_worker_processes = %d; then restart the server.",
+										max_worker_processes + 8);
+
 			LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-			db->state = PPL_DB_FAILED;
+			if (db->state != PPL_DB_CLOSING)
+				db->state = PPL_DB_FAILED;
 			ppl_error_set(&db->error, ERRCODE_INSUFFICIENT_RESOURCES,
 						  "no free worker process for the capture process of pipeline",
-						  "Raise max_worker_processes and restart the server.");
+						  detail, hint);
 			LWLockRelease(ppl_shared->lock);
 			ConditionVariableBroadcast(&db->changed);
+			pfree(detail);
+			pfree(hint);
 		}
 	}
 }

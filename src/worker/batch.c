@@ -52,6 +52,7 @@ typedef struct Attempt
 	TimestampTz started_at;
 	PplPosition position;		/* reached in this transaction */
 	PplSpoolPos further;		/* where it ended, if in several chunks */
+	XLogRecPtr	further_lsn;	/* end of its transaction, if that is done */
 	bool		nothing_left;	/* redrive: no dead letter is queued */
 	bool		abandoned;		/* the position was given up meanwhile */
 	bool		committed;
@@ -157,7 +158,7 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 			if (attempt.further != 0)
 			{
 				batch->end_pos = attempt.further;
-				batch->end_lsn = batch->txns[0].end_lsn;
+				batch->end_lsn = attempt.further_lsn;
 			}
 			if (!attempt.redrive || attempt.nothing_left)
 				return PPL_BATCH_DONE;
@@ -298,17 +299,21 @@ run_chunk(Attempt *attempt, const PplBatch *batch)
 	AtEOXact_GUC(false, guc_level);
 	PopActiveSnapshot();
 
+	/* Rendering what is stored may run user code, too. */
+	guc_level = NewGUCNestLevel();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	ppl_result_store(worker, batch, attempt->redrive, attempt->position,
 					 attempt->started_at, attempt->number);
 	PopActiveSnapshot();
+	AtEOXact_GUC(false, guc_level);
 	if (!attempt->redrive)
 		attempt->position = batch->last;
 }
 
 /*
- * The rest of a transaction whose first chunk is batch.  It is committed, so
- * all of it will come; capture wakes us for each piece.
+ * The rest of a transaction whose first chunk is batch, and nothing of the
+ * next one, which is not settled.  It is committed, so all of it will come;
+ * capture wakes us for each piece.  A control record within it ends the batch.
  */
 static void
 run_further_chunks(Attempt *attempt, const PplBatch *batch)
@@ -324,15 +329,15 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 
 		ppl_worker_request(worker, &request);
 		request.done = attempt->position;
+		request.only = batch->txns[0].commit_lsn;
 		ppl_gather(chunk, worker->reader,
 				   pg_atomic_read_u64(&worker->db->spool_end), &request);
+		complete = chunk->has_control ||
+			chunk->end_lsn >= batch->txns[0].end_lsn;
 		if (chunk->nevents > 0)
-		{
 			run_chunk(attempt, chunk);
-			complete = chunk->complete;
-		}
-		else if (chunk->end_lsn >= batch->txns[0].end_lsn)
-			complete = true;
+		else if (complete)
+			;					/* the last event was in the chunk before */
 		else if (spool_replaced(worker, batch))
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -340,7 +345,11 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 		else
 			ppl_process_wait(-1);
 		if (complete)
+		{
 			attempt->further = chunk->end_pos;
+			attempt->further_lsn = chunk->end_lsn;
+		}
+		ppl_outcome_end();
 		MemoryContextDelete(chunk->context);
 	}
 }

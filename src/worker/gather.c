@@ -162,7 +162,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			open = false;
 			take_cut(&cut, batch, ppl_spool_reader_position(reader));
 			full = batch->nevents >= request->max_rows ||
-				batch->bytes >= request->max_bytes;
+				batch->bytes >= request->max_bytes ||
+				header.commit_lsn == request->only;
 		}
 		else if (header.kind == PPL_REC_CONTROL &&
 				 ppl_position_after(position, request->done))

@@ -29,6 +29,7 @@
 #include "base/guc.h"
 #include "base/latency.h"
 #include "base/process.h"
+#include "base/wake.h"
 #include "catalog/definition.h"
 #include "worker/batch.h"
 #include "worker/main.h"
@@ -36,11 +37,14 @@
 #include "worker/settle.h"
 #include "worker/worker.h"
 
+#define PPL_SPOOL_OPENS_MS	10	/* capture does it at once */
+
 /* The worker of this process. */
 static PplWorker self;
 
 static bool load_checkpoint(void);
-static void find_position(void);
+static bool find_position(XLogRecPtr *decoded, PplSpoolPos *end);
+static bool gather(PplBatch *batch, PplSpoolPos end);
 static bool work_once(XLogRecPtr decoded, PplSpoolPos end);
 static bool act_on_control(const PplBatch *batch);
 static PplBatchEnd redrive(const PplBatch *batch);
@@ -75,7 +79,7 @@ pipeline_worker_main(Datum arg)
 	ppl_program_watch();
 	self.reader = ppl_spool_reader_create(MyDatabaseId, ppl_shared->epoch);
 	if (!load_checkpoint())
-		ppl_process_exit();
+		ppl_process_exit_early();
 	set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_RUNNING);
 
 	for (;;)
@@ -90,12 +94,9 @@ pipeline_worker_main(Datum arg)
 			ppl_process_exit();
 		}
 
-		/* In this order: all up to decoded is before end. */
-		decoded = pg_atomic_read_u64(&self.db->decoded_lsn);
-		pg_read_barrier();
-		end = pg_atomic_read_u64(&self.db->spool_end);
-		find_position();
-		if (work_once(decoded, end))
+		if (!find_position(&decoded, &end))
+			ppl_process_wait(PPL_SPOOL_OPENS_MS);
+		else if (work_once(decoded, end))
 			ppl_process_steady();
 		else
 			sleep_or_leave();
@@ -137,22 +138,42 @@ load_checkpoint(void)
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(self.context);
 
+	/*
+	 * A predecessor may have ended before it told the end of its commit:
+	 * nothing counts as done on the word of a checkpoint that can be lost.
+	 */
+	XLogFlush(ppl_wake_record_end(GetXLogInsertRecPtr()));
+
 	return running;
 }
 
 /*
  * Bring the reader to the next record: where it is, or further on if capture
- * moved us past records of others, or to the start of a new spool.
+ * moved us past records of others, or to the start of a new spool.  Also say
+ * how far the spool goes: all commits up to *decoded are before *end.  Both
+ * must be of one spool, or its emptiness would be taken for having done what
+ * the former one held.  False while capture replaces it.
  */
-static void
-find_position(void)
+static bool
+find_position(XLogRecPtr *decoded, PplSpoolPos *end)
 {
+	PplSpoolPos start = pg_atomic_read_u64(&self.db->spool_start);
 	PplSpoolPos pos = ppl_spool_reader_position(self.reader);
-	PplSpoolPos target = Max(pos, pg_atomic_read_u64(&self.consumer->read_pos));
+	PplSpoolPos target;
 
-	target = Max(target, pg_atomic_read_u64(&self.db->spool_start));
+	pg_read_barrier();
+	*decoded = pg_atomic_read_u64(&self.db->decoded_lsn);
+	pg_read_barrier();
+	*end = pg_atomic_read_u64(&self.db->spool_end);
+	pg_read_barrier();
+	if (start == 0 || pg_atomic_read_u64(&self.db->spool_start) != start)
+		return false;
+
+	target = Max(pos, pg_atomic_read_u64(&self.consumer->read_pos));
+	target = Max(target, start);
 	if (target != pos)
 		ppl_spool_reader_seek(self.reader, target);
+	return true;
 }
 
 /*
@@ -185,18 +206,54 @@ ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
 }
 
 /*
+ * Fill the batch.  False if the records here are gone because none of them is
+ * for us: capture moves a consumer that is caught up without asking it, and
+ * removes the files.
+ */
+static bool
+gather(PplBatch *batch, PplSpoolPos end)
+{
+	MemoryContext context = CurrentMemoryContext;
+	PplGatherRequest request;
+	volatile bool gone = false;
+
+	ppl_worker_request(&self, &request);
+	PG_TRY();
+	{
+		ppl_gather(batch, self.reader, end, &request);
+	}
+	PG_CATCH();
+	{
+		PplSpoolPos pos = ppl_spool_reader_position(self.reader);
+		PplSpoolPos start = pg_atomic_read_u64(&self.db->spool_start);
+
+		if (geterrcode() != ERRCODE_UNDEFINED_FILE ||
+			(pg_atomic_read_u64(&self.consumer->read_pos) <= pos &&
+			 start <= pos && start != 0))
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		gone = true;
+	}
+	PG_END_TRY();
+	return !gone;
+}
+
+/*
  * One batch, or one control record.  False if there was nothing.
  */
 static bool
 work_once(XLogRecPtr decoded, PplSpoolPos end)
 {
-	PplGatherRequest request;
 	PplBatch   *batch = ppl_batch_create(self.context);
 	PplBatchEnd end_of_batch = PPL_BATCH_DONE;
 	bool		any;
 
-	ppl_worker_request(&self, &request);
-	ppl_gather(batch, self.reader, end, &request);
+	if (!gather(batch, end))
+	{
+		MemoryContextDelete(batch->context);
+		return true;
+	}
 	any = batch->nevents > 0 || batch->has_control;
 
 	if (batch->nevents > 0)

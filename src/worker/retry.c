@@ -261,7 +261,7 @@ ppl_retry_wait(PplWorker *worker, PplVerdict verdict, const ErrorData *error)
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	worker->consumer->state = moment ? PPL_WORKER_RETRYING : PPL_WORKER_FAILED;
 	ppl_error_set(&worker->consumer->error, error->sqlerrcode, error->message,
-				  error->hint);
+				  error->detail, error->hint);
 	LWLockRelease(ppl_shared->lock);
 	pg_atomic_fetch_add_u64(&worker->consumer->retries, 1);
 	log_error(worker, moment, error);

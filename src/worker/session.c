@@ -28,6 +28,8 @@ override(const char *name, const char *value)
 void
 ppl_session_setup(void)
 {
+	override("role", "none");
+	override("lock_timeout", "0");
 	override("session_replication_role", "origin");
 	override("default_transaction_isolation", "read committed");
 	override("default_transaction_read_only", "off");

@@ -1,5 +1,10 @@
--- freshness.sql - figures of one round: the probes', and what lineage and status
--- say of all orders.
+-- freshness.sql - figures of one round: the probes', the WAL, and what lineage
+-- and status say of all orders.
+\if :look
+	SELECT pipeline.wait_for('orders') \g /dev/null
+\endif
+INSERT INTO figures
+SELECT :round, 'wal_' || :'mode', (pg_current_wal_insert_lsn() - :'lsn') / (SELECT count(*) FROM orders);
 INSERT INTO figures
 SELECT :round, x.what || '_p' || q.percent, x.values[q.at]
 FROM (
@@ -14,7 +19,6 @@ FROM (
 	CROSS JOIN (VALUES (50, 1), (99, 2)) q (percent, at)
 WHERE x.values IS NOT NULL;
 \if :look
-	SELECT pipeline.wait_for('orders') \g /dev/null
 	INSERT INTO figures
 	SELECT :round, 'lineage_p' || q.percent, x.values[q.at]
 	FROM (SELECT percentile_cont(ARRAY[0.5, 0.99])

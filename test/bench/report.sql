@@ -45,26 +45,30 @@ FROM (VALUES
 
 \qecho '### Catching up with' :orders 'orders'
 \qecho
-\qecho '| method | seconds | orders a second | of batches by hand | WAL, bytes an order |'
-\qecho '| --- | --- | --- | --- | --- |'
-SELECT format('| %s | %s | %s | %s | %s |', label, figure(what), pg_temp.a_second(what), ratio('batches', what),
-	round(median(what || '_wal') / current_setting('bench.orders')::int))
+\qecho '| method | seconds | orders a second | rate / that of batches by hand | processor seconds | WAL, bytes an order |'
+\qecho '| --- | --- | --- | --- | --- | --- |'
+SELECT format('| %s | %s | %s | %s | %s | %s |', label, figure(what), pg_temp.a_second(what), ratio('batches', what),
+	figure(what || '_cpu'), round(median(what || '_wal') / current_setting('bench.orders')::int))
 FROM (VALUES
 	(1, 'pipeline, from `start` until `wait_for` returns', 'pipeline'),
 	(2, 'by hand: INSERT ... SELECT in batches of 10 000 with a position', 'batches'),
 	(3, 'by hand: INSERT ... SELECT in one statement', 'statement')) v (n, label, what) ORDER BY n;
 \qecho
-SELECT format('The pipeline took %s batches of %s orders in the mean; its lineage is %s bytes an order.  In each repetition '
-	'the outputs of all three had the same rows (EXCEPT ALL, both ways), and the ledger balanced.  Writing the orders, '
-	'100 a transaction, took %s s.',
-	round(median('catch_up_batches')), round(median('catch_up_events')), round(median('lineage_bytes'), 1), figure('write', 1));
+SELECT format('Processor time of the pipeline (worker and capture) / of batches by hand: %s.  Of the seconds above, the processes '
+	'waited %s, %s and %s s for a processor that others had.', ratio('pipeline_cpu', 'batches_cpu'), figure('pipeline_waited'),
+	figure('batches_waited'), figure('statement_waited'));
+SELECT format('The pipeline took %s batches of %s orders in the mean; its lineage is %s bytes an order, %s as stored (compressed; '
+	'the ids here are consecutive).  In each repetition the outputs of all three had the same rows (EXCEPT ALL, both ways), '
+	'and the ledger balanced.  Writing the orders, 100 a transaction, took %s s.',
+	round(median('catch_up_batches')), round(median('catch_up_events')), round(median('lineage_bytes'), 1),
+	round(median('lineage_stored'), 1), figure('write', 1));
 \qecho
 
 \qecho '### Decoding the WAL of' :orders 'orders'
 \qecho
-\qecho '| reader | seconds | orders a second | of the peek |'
-\qecho '| --- | --- | --- | --- |'
-SELECT format('| %s | %s | %s | %s |', label, figure(what), pg_temp.a_second(what), ratio(what, 'peek'))
+\qecho '| reader | seconds | orders a second | seconds / the peek | processor seconds |'
+\qecho '| --- | --- | --- | --- | --- |'
+SELECT format('| %s | %s | %s | %s | %s |', label, figure(what), pg_temp.a_second(what), ratio(what, 'peek'), figure(what || '_cpu'))
 FROM (VALUES
 	(1, 'capture: from the start of its process until the spool has all', 'capture'),
 	(2, '`pg_logical_slot_peek_binary_changes` with pgoutput', 'peek')) v (n, label, what) ORDER BY n;

@@ -191,6 +191,17 @@ BEGIN
 END
 $$;
 
+-- Seconds of processor time that were used, and seconds spent waiting for a
+-- processor, so far: by this session, or by capture and workers.
+CREATE FUNCTION processor(who text, OUT used float8, OUT waited float8) LANGUAGE sql VOLATILE AS $$
+	SELECT coalesce(sum(s.words[1]::float8) / 1e9, 0), coalesce(sum(s.words[2]::float8) / 1e9, 0)
+	FROM pg_stat_activity a
+		CROSS JOIN LATERAL (SELECT string_to_array(
+			pg_read_file('/proc/' || a.pid || '/schedstat', 0, 100, true), ' ')) s (words)
+	WHERE CASE WHEN who = 'pipeline' THEN a.backend_type IN ('pipeline capture', 'pipeline worker')
+		ELSE a.pid = pg_backend_pid() END
+$$;
+
 -- How many rows two tables differ in, either way.
 CREATE FUNCTION differences(a regclass, b regclass) RETURNS bigint LANGUAGE plpgsql
 SET work_mem = '256MB' AS $$

@@ -24,7 +24,7 @@ use parent 'PostgreSQL::Test::Cluster';
 use File::Basename qw(dirname);
 use File::Find ();
 use PostgreSQL::Test::Cluster;
-use PostgreSQL::Test::Utils;
+use PostgreSQL::Test::Utils qw(slurp_file);
 use Test::More;
 
 my $conf_file = dirname(__FILE__) . '/../conf/pipeline.conf';
@@ -135,6 +135,23 @@ sub reached
 		what => "pipeline \"$pipeline\" to be $state");
 }
 
+# Let time go by: a statement that waits for a lock which nobody gives it.
+# For tests that nothing happens meanwhile.
+sub let_pass
+{
+	my ($self, $seconds, %opt) = @_;
+	my $db = $opt{db} // 'postgres';
+	my $holder = $self->background_psql($db);
+	my ($err);
+
+	$holder->query_safe('SELECT pg_advisory_lock(20150213)');
+	$self->psql($db, "SET lock_timeout = '$seconds s'; SELECT pg_advisory_lock(20150213)",
+		stderr => \$err);
+	$holder->quit;
+	die "no lock timeout: $err" if $err !~ /lock timeout/;
+	return;
+}
+
 # What one wants to know when a wait was in vain.
 sub show_state
 {
@@ -222,6 +239,33 @@ sub process_pid
 	$self->poll("SELECT count(*) > 0 $sql", what => "a process \"$type\"") if $opt{wait};
 	my $pid = $self->safe_psql('postgres', "SELECT pid $sql ORDER BY random() LIMIT 1");
 	return $pid eq '' ? undef : $pid;
+}
+
+# How often a process has waited so far: it stays the same while it is asleep.
+sub wakeups
+{
+	my ($self, $pid) = @_;
+
+	slurp_file("/proc/$pid/status") =~ /^voluntary_ctxt_switches:\s*(\d+)/m
+	  or die "no context switches of process $pid";
+	return $1;
+}
+
+# Return when processes are asleep: none of them woke up within some seconds.
+sub asleep
+{
+	my ($self, @pids) = @_;
+	my $tries = $PostgreSQL::Test::Utils::timeout_default / 2;
+
+	for (;;)
+	{
+		my @before = map { $self->wakeups($_) } @pids;
+		$self->let_pass(1.2);
+		return 1 if "@before" eq join ' ', map { $self->wakeups($_) } @pids;
+		next if $tries-- > 0;
+		$self->show_state;
+		die "processes @pids do not fall asleep";
+	}
 }
 
 # kill -9 one process.  The postmaster then restarts everything: returns after
