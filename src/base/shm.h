@@ -95,6 +95,7 @@ typedef struct PplConsumer
 	int32		partition;
 	Oid			owner;
 	Oid			source;
+	uint16		operations;		/* PPL_OP_* of the source */
 	bool		running;		/* what its owner asked for */
 	bool		dropped;
 	PplWorkerState state;

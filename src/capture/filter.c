@@ -205,13 +205,14 @@ want(int32 pipeline_id, Oid source, Oid owner, uint16 operations)
 	ListCell   *lc;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	shared = ppl_consumer_find(MyDatabaseId, pipeline_id, 0, 0);
+	shared = ppl_consumer_find(MyDatabaseId, pipeline_id, 1, 1);
 	if (shared == NULL)
-		shared = ppl_consumer_create(MyDatabaseId, pipeline_id, 0, 0);
+		shared = ppl_consumer_create(MyDatabaseId, pipeline_id, 1, 1);
 	if (shared != NULL)
 	{
 		shared->owner = owner;
 		shared->source = source;
+		shared->operations = operations;
 	}
 	LWLockRelease(ppl_shared->lock);
 	if (shared == NULL)

@@ -60,6 +60,7 @@ static struct
 	PplSpoolWriter *writer;
 	TimestampTz confirmed_at;	/* last look at the consumers */
 	uint32		records;		/* WAL records since then */
+	bool		paused;			/* there is more to decode */
 	bool		schema_changed; /* a schema came or went: was it ours? */
 }			self;
 
@@ -170,6 +171,7 @@ run(void)
 			XLogFlush(wanted);
 
 		pgstat_report_activity(STATE_RUNNING, "decoding");
+		self.paused = false;
 		decoded = ppl_reader_advance(pause_decoding);
 		spool_end = ppl_plugin_publish();
 		ppl_atomic_max(&self.db->decoded_lsn, decoded);
@@ -179,7 +181,8 @@ run(void)
 		pg_atomic_write_u32(&self.db->capture_asleep, 1);
 		pg_memory_barrier();
 		wanted = pg_atomic_read_u64(&self.db->wanted_lsn);
-		if (wanted <= decoded || wanted > GetXLogInsertRecPtr())
+		if (!self.paused &&
+			(wanted <= decoded || wanted > GetXLogInsertRecPtr()))
 		{
 			ppl_process_steady();
 			pgstat_report_activity(STATE_IDLE, NULL);
@@ -349,12 +352,15 @@ static bool
 pause_decoding(void)
 {
 	if (ppl_plugin_publication_due())
-		return true;
-	if (++self.records < 1024)
-		return false;
-	self.records = 0;
-	return TimestampDifferenceExceeds(self.confirmed_at, GetCurrentTimestamp(),
-									  PPL_CONFIRM_MS);
+		self.paused = true;
+	else if (++self.records >= 1024)
+	{
+		self.records = 0;
+		self.paused = TimestampDifferenceExceeds(self.confirmed_at,
+												 GetCurrentTimestamp(),
+												 PPL_CONFIRM_MS);
+	}
+	return self.paused;
 }
 
 /*

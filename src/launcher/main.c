@@ -56,6 +56,7 @@ static bool order_process(PplProcess *process, const char *kind,
 						  const char *function, int index, Oid dboid,
 						  int32 pipeline_id);
 static bool start_is_due(PplProcess *process);
+static bool claim(PplProcess *process);
 
 /*
  * Register the launcher with the postmaster.
@@ -159,7 +160,7 @@ tend_databases(void)
 				db->dboid = InvalidOid;
 		}
 		if (OidIsValid(db->dboid) && db->state != PPL_DB_CLOSING &&
-			db->state != PPL_DB_GONE && start_is_due(&db->capture))
+			db->state != PPL_DB_GONE && claim(&db->capture))
 			dboid = db->dboid;
 		LWLockRelease(ppl_shared->lock);
 		if (!OidIsValid(dboid))
@@ -210,10 +211,10 @@ tend_consumers(void)
 		if (!OidIsValid(consumer->dboid))
 			continue;
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		if (consumer->dropped && consumer->process.pid == 0)
+		if (consumer->dropped && consumer->process.pid == 0 &&
+			!consumer->process.ordered)
 			consumer->dboid = InvalidOid;
-		else if (consumer_needs_process(consumer) &&
-				 start_is_due(&consumer->process))
+		else if (consumer_needs_process(consumer) && claim(&consumer->process))
 		{
 			dboid = consumer->dboid;
 			pipeline_id = consumer->pipeline_id;
@@ -257,8 +258,24 @@ start_is_due(PplProcess *process)
 }
 
 /*
- * Register one process.  False if no worker process is free; then it is tried
- * again soon, and the log says so once a minute.
+ * If a process is due, note that one is ordered, under a new generation.  From
+ * then on nobody takes the place for free.  Caller holds shared->lock
+ * exclusively.
+ */
+static bool
+claim(PplProcess *process)
+{
+	if (!start_is_due(process))
+		return false;
+	process->generation++;
+	process->ordered = true;
+	process->started_at = self.now;
+	return true;
+}
+
+/*
+ * Register one process that was claimed.  False if no worker process is free;
+ * then it is tried again soon, and the log says so once a minute.
  */
 static bool
 order_process(PplProcess *process, const char *kind, const char *function,
@@ -269,11 +286,7 @@ order_process(PplProcess *process, const char *kind, const char *function,
 
 	if (!self.exhausted)
 	{
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		order.generation = ++process->generation;
-		process->ordered = true;
-		process->started_at = self.now;
-		LWLockRelease(ppl_shared->lock);
+		order.generation = process->generation;
 		order.dboid = dboid;
 		order.pipeline_id = pipeline_id;
 
@@ -299,9 +312,6 @@ order_process(PplProcess *process, const char *kind, const char *function,
 			return true;
 
 		self.exhausted = true;
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		process->ordered = false;
-		LWLockRelease(ppl_shared->lock);
 		if (TimestampDifferenceExceeds(self.complained, self.now,
 									   PPL_LOG_INTERVAL_MS))
 		{
@@ -313,6 +323,9 @@ order_process(PplProcess *process, const char *kind, const char *function,
 							 max_worker_processes)));
 		}
 	}
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	process->ordered = false;
+	LWLockRelease(ppl_shared->lock);
 	self.timeout = self.timeout < 0 ? PPL_NO_WORKER_RETRY_MS :
 		Min(self.timeout, PPL_NO_WORKER_RETRY_MS);
 	return false;

@@ -16,7 +16,6 @@
 #include "base/compat.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -225,7 +224,7 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 				run_further_chunks(attempt, batch);
 		}
 	}
-	ResetTempTableNamespace();
+	ppl_session_discard();
 	PPL_FAILPOINT("worker-before-commit");
 	CommitTransactionCommand();
 	attempt->committed = true;

@@ -28,7 +28,7 @@ static const char *const record_sql =
 "WITH moved AS ("
 "  UPDATE " PPL_CHECKPOINTS " SET commit_lsn = $2, seq = $3, version = $4,"
 "    updated_at = pg_catalog.clock_timestamp()"
-"  WHERE pipeline_id = $1 AND segment = 0 AND partition = 0"
+"  WHERE pipeline_id = $1 AND segment = 1 AND partition = 1"
 "    AND commit_lsn = $5 AND seq = $6 RETURNING 1),"
 " counted AS ("
 "  INSERT INTO " PPL_COUNTS " AS c"
@@ -56,7 +56,7 @@ static const char *const record_sql =
 "  (pipeline_id, segment, partition, version, redrive, first_lsn, first_seq,"
 "   last_lsn, last_seq, transactions, events, produced, filtered, rejected,"
 "   failed, attempts, started_at, processed_at, lineage)"
-" SELECT $1, 0, 0, $4, $18, $19, $20, $2, $3, $21, $8[1],"
+" SELECT $1, 1, 1, $4, $18, $19, $20, $2, $3, $21, $8[1],"
 "   $9[1], $10[1], $11[1], $12[1], $22, $23, pg_catalog.clock_timestamp(), $24"
 " WHERE $18 OR EXISTS (SELECT FROM moved)"
 " RETURNING batch_id";
@@ -74,7 +74,7 @@ ppl_checkpoint_load(int pipeline_id, PplCheckpoint *checkpoint)
 	memset(checkpoint, 0, sizeof(*checkpoint));
 	result = ppl_sql_read("SELECT commit_lsn, seq, version, system_identifier,"
 						  " database, slot_lsn FROM " PPL_CHECKPOINTS
-						  " WHERE pipeline_id = $1 AND segment = 0 AND partition = 0",
+						  " WHERE pipeline_id = $1 AND segment = 1 AND partition = 1",
 						  1, args);
 	if (result->nrows == 0)
 		return;
@@ -108,7 +108,7 @@ ppl_checkpoint_birth(int pipeline_id, PplPosition position, int version)
 	(void) ppl_sql_run("INSERT INTO " PPL_CHECKPOINTS
 					   " (pipeline_id, segment, partition, commit_lsn, seq, version,"
 					   "  system_identifier, database, slot_lsn, updated_at)"
-					   " VALUES ($1, 0, 0, $2, $3, $4, $5, $6, $7, pg_catalog.clock_timestamp())"
+					   " VALUES ($1, 1, 1, $2, $3, $4, $5, $6, $7, pg_catalog.clock_timestamp())"
 					   " ON CONFLICT (pipeline_id, segment, partition) DO UPDATE"
 					   " SET commit_lsn = $2, seq = $3, version = $4,"
 					   "  system_identifier = $5, database = $6, slot_lsn = $7,"
@@ -132,7 +132,7 @@ ppl_checkpoint_version(int pipeline_id, PplPosition position, int version)
 	(void) ppl_sql_run("UPDATE " PPL_CHECKPOINTS
 					   " SET commit_lsn = $2, seq = $3, version = $4,"
 					   "  updated_at = pg_catalog.clock_timestamp()"
-					   " WHERE pipeline_id = $1 AND segment = 0 AND partition = 0",
+					   " WHERE pipeline_id = $1 AND segment = 1 AND partition = 1",
 					   lengthof(args), args);
 }
 

@@ -144,7 +144,7 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		text_or_null(error ? error->detail : NULL),
 		text_or_null(error ? own_context(worker->program, error->context) : NULL),
 		ppl_sql_arg_text(operation_name(event->kind)),
-		ppl_sql_arg(JSONBOID, payload),
+		payload ? ppl_sql_arg(JSONBOID, payload) : ppl_sql_arg_null(JSONBOID),
 		ppl_sql_arg(LSNOID, LSNGetDatum(txn->commit_lsn)),
 		ppl_sql_arg_int(event->seq),
 		ppl_sql_arg(XIDOID, TransactionIdGetDatum(txn->xid)),
@@ -155,7 +155,7 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 	for (int i = 0; i < LETTER_COLUMNS; i++)
 		letters->columns[i][letters->count] = row[i];
 	letters->count++;
-	letters->bytes += VARSIZE_ANY(DatumGetPointer(payload));
+	letters->bytes += payload ? VARSIZE_ANY(DatumGetPointer(payload)) : 0;
 }
 
 /* Write what was added: new dead letters, or the next failure of old ones. */
@@ -196,7 +196,7 @@ write_letters(Letters *letters, PplWorker *worker)
 
 /*
  * Store the dead letters of a batch.  payloads has the row of each by ordinal,
- * 0 where the event is none.
+ * 0 if it has none.
  */
 void
 ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
@@ -206,7 +206,7 @@ ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
 
 	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
 	{
-		if (payloads[ordinal] == 0)
+		if (ppl_outcome_of(ordinal)->fate == PPL_FATE_OPEN)
 			continue;
 		if (letters == NULL)
 			letters = palloc0(sizeof(*letters));

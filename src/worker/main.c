@@ -42,6 +42,7 @@
 /* The worker of this process. */
 static PplWorker self;
 
+static void tell_refusal(int code, Datum arg);
 static bool load_checkpoint(void);
 static bool find_position(XLogRecPtr *decoded, PplSpoolPos *end);
 static bool gather(PplBatch *batch, PplSpoolPos end);
@@ -66,9 +67,11 @@ pipeline_worker_main(Datum arg)
 		!ppl_process_attach(&self.consumer->process, order.generation))
 		proc_exit(0);
 	set_state(PPL_WORKER_STARTING);
+	before_shmem_exit(tell_refusal, (Datum) 0);
 
 	self.pipeline_id = order.pipeline_id;
 	BackgroundWorkerInitializeConnectionByOid(order.dboid, self.consumer->owner, 0);
+	self.connected = true;
 	self.db = ppl_database_find(order.dboid);
 	if (self.db == NULL)
 		ppl_process_exit();
@@ -101,6 +104,25 @@ pipeline_worker_main(Datum arg)
 		else
 			sleep_or_leave();
 	}
+}
+
+/*
+ * The connection was refused, which no handler can catch: the log has the
+ * reason, and the status shall not stay at "starting".
+ */
+static void
+tell_refusal(int code, Datum arg)
+{
+	if (self.connected || code == 0)
+		return;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	self.consumer->state = PPL_WORKER_FAILED;
+	ppl_error_set(&self.consumer->error,
+				  ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+				  "the worker could not connect as the owner of the pipeline",
+				  "The server's log has the reason.",
+				  "The owner needs ALTER ROLE ... LOGIN; and GRANT CONNECT ON DATABASE ... TO ...;");
+	LWLockRelease(ppl_shared->lock);
 }
 
 static void
@@ -196,8 +218,7 @@ ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
 	memset(request, 0, sizeof(*request));
 	request->pipeline_id = worker->pipeline_id;
 	request->source = worker->consumer->source;
-	request->operations = worker->program ?
-		worker->program->pipeline->operations : PPL_OP_INSERT;
+	request->operations = worker->consumer->operations;
 	request->born = worker->checkpoint.exists && !worker->checkpoint.foreign;
 	if (request->born)
 		request->done = worker->checkpoint.position;

@@ -29,7 +29,7 @@ typedef struct BatchResult
 	PplLineage *lineage;		/* NULL if none is kept */
 	PplLineageValue *key;		/* of the source, scratch */
 	FmgrInfo   *key_output;
-	Datum	   *payloads;		/* of dead letters, by ordinal; 0 = none */
+	Datum	   *payloads;		/* of dead letters, by ordinal; 0 = no row */
 } BatchResult;
 
 static void settle_fate(const PplPipeline *pipeline, PplEventOutcome *outcome);

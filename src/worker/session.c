@@ -10,8 +10,10 @@
 #include "base/compat.h"
 
 #include "catalog/namespace.h"
+#include "commands/prepare.h"
 #include "storage/lock.h"
 #include "utils/guc.h"
+#include "utils/portal.h"
 
 #include "worker/session.h"
 
@@ -52,11 +54,23 @@ ppl_session_search_path(const char *search_path)
 }
 
 /*
- * Take away what a handler may have left behind in the session.  Outside
- * transactions.
+ * Take away what a handler made in this transaction and would outlive it:
+ * temporary objects, cursors WITH HOLD.  Just before the commit.
+ */
+void
+ppl_session_discard(void)
+{
+	PortalHashTableDeleteAll();
+	ResetTempTableNamespace();
+}
+
+/*
+ * Take away what a handler may have left behind in the session, whether its
+ * transaction was committed or not.  Outside transactions.
  */
 void
 ppl_session_clean(void)
 {
 	LockReleaseAll(USER_LOCKMETHOD, true);
+	DropAllPreparedStatements();
 }

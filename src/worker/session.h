@@ -7,6 +7,7 @@
 
 extern void ppl_session_setup(void);
 extern void ppl_session_search_path(const char *search_path);
+extern void ppl_session_discard(void);
 extern void ppl_session_clean(void);
 
 #endif							/* PPL_SESSION_H */

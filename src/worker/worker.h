@@ -20,6 +20,7 @@ typedef struct PplWorker
 	PplSpoolReader *reader;
 	PplProgram *program;		/* NULL = not loaded */
 	PplCheckpoint checkpoint;	/* as committed */
+	bool		connected;
 	bool		stopped;		/* the definition says so, or is gone */
 	uint64		chunks;			/* run so far */
 	int			failures;		/* attempts in a row that had to wait */

@@ -107,7 +107,12 @@ sub poll
 	my ($self, $sql, %opt) = @_;
 	my $db = $opt{db} // 'postgres';
 
-	return 1 if $self->poll_query_until($db, $sql, $opt{expected} // 't');
+	# psql may find no server, and end before it is told the query.
+	for (1 .. 100)
+	{
+		return 1 if eval { $self->poll_query_until($db, $sql, $opt{expected} // 't') };
+		last if $@ !~ /Broken pipe/;
+	}
 	$self->show_state(db => $db);
 	die 'timed out waiting for ' . ($opt{what} // $sql);
 }
@@ -119,7 +124,7 @@ sub caught_up
 	my ($self, $pipeline, %opt) = @_;
 
 	return $self->poll(
-		"SELECT pipeline.wait_for(\$p\$$pipeline\$p\$, timeout => '5 s')",
+		"SELECT pipeline.wait_for(\$p\$$pipeline\$p\$, timeout => '200 ms')",
 		%opt,
 		what => "pipeline \"$pipeline\" to catch up");
 }

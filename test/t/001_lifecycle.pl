@@ -297,6 +297,23 @@ my $renamed = oid('renamed');
 $node->safe_psql('postgres', 'DROP DATABASE renamed');
 $node->nothing_left('the copy is dropped without a trace', oid => $renamed);
 
+# ---- the extension in the template of all new databases ---------------------
+
+$node->create_extension(db => 'template1');
+$node->restart;
+$node->safe_psql('postgres', 'CREATE DATABASE fresh');
+make_pipeline('fresh');
+works('fresh', 'a database made from a template with the extension has it, too');
+my $fresh = oid('fresh');
+my $template = oid('template1');
+$node->poll("SELECT count(*) = 1 FROM pg_replication_slots WHERE datoid = $template AND active",
+	what => 'capture of the template');
+$node->safe_psql('template1', 'DROP EXTENSION pipeline');
+$node->nothing_left('the template is rid of it', oid => $template);
+$node->safe_psql('postgres', 'DROP DATABASE fresh');
+$node->nothing_left('and so is the server', oid => $fresh);
+works('other', 'the other database went on over the restart');
+
 # ---- several databases and owners -------------------------------------------
 
 for my $role ('alice', 'bob')
@@ -345,7 +362,6 @@ for my $type ('pipeline worker', 'pipeline capture', 'pipeline launcher')
 {
 	works('other', "before a cancel of a $type");
 	my $old = $node->process_pid($type, $type =~ /launcher/ ? () : (db => 'other'), wait => 1);
-	my $hup = $node->value('SELECT pg_current_logfile()');
 	$node->safe_psql('other', "SELECT pg_cancel_backend($old)");
 	works('other', "after pg_cancel_backend of an idle $type");
 	is($node->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $old"),
