@@ -16,13 +16,11 @@
 #include "base/compat.h"
 
 #include "access/xact.h"
-#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -34,6 +32,7 @@
 #include "worker/outcome.h"
 #include "worker/result.h"
 #include "worker/retry.h"
+#include "worker/run.h"
 #include "worker/session.h"
 #include "worker/settle.h"
 
@@ -62,9 +61,6 @@ static void run_transaction(Attempt *attempt, PplBatch *batch);
 static bool begin_work(Attempt *attempt, const PplBatch *batch);
 static void run_chunk(Attempt *attempt, const PplBatch *batch);
 static void run_further_chunks(Attempt *attempt, const PplBatch *batch);
-static void run_events(PplWorker *worker, const PplBatch *batch, int first,
-					   int last);
-static bool excluded(int ordinal);
 
 /*
  * Process one batch, however often it takes.  If it is not done in the end,
@@ -293,7 +289,7 @@ run_chunk(Attempt *attempt, const PplBatch *batch)
 	if (attempt->careful)
 		ppl_retry_run(worker, batch);
 	else
-		run_events(worker, batch, 1, batch->nevents);
+		ppl_run_events(worker, batch, 1, batch->nevents);
 	ppl_outcome_add_times(small ? 1 : PPL_TIMED_SHARE);
 	AtEOXact_GUC(false, guc_level);
 	PopActiveSnapshot();
@@ -351,110 +347,4 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 		ppl_outcome_end();
 		MemoryContextDelete(chunk->context);
 	}
-}
-
-/* Left out of the statement? */
-static bool
-excluded(int ordinal)
-{
-	return ppl_outcome_excluded(ordinal);
-}
-
-/*
- * An event that made several rows, some of which a validation rejected while
- * others were inserted, is rejected as a whole: run again without it.
- */
-static void
-check_atomicity(int first, int last)
-{
-	for (int ordinal = first; ordinal <= last; ordinal++)
-	{
-		PplEventOutcome *outcome = ppl_outcome_of(ordinal);
-
-		if (outcome->fate != PPL_FATE_REJECTED || outcome->rows == NULL)
-			continue;
-		outcome->excluded = true;
-		ppl_outcome_set_current(ordinal);
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_EXCEPTION),
-				 errmsg("some rows of an event were rejected")));
-	}
-}
-
-/*
- * Run the statement over some events, with all that can still fail because of
- * them before the commit.
- */
-static void
-run_events(PplWorker *worker, const PplBatch *batch, int first, int last)
-{
-	ConstraintsSetStmt *immediate = makeNode(ConstraintsSetStmt);
-
-	ppl_program_run(worker->program, batch, first, last, excluded);
-	ppl_outcome_clear_current();
-	AfterTriggerSetState(immediate);
-	check_atomicity(first, last);
-}
-
-/*
- * Run some events in a subtransaction, which is taken back if they fail, or in
- * any case unless they are kept.  NULL if they went through, else the error, in
- * the batch's memory.
- */
-static ErrorData *
-run_in_subtransaction(PplWorker *worker, const PplBatch *batch, int first,
-					  int last, bool keep)
-{
-	MemoryContext oldcontext = CurrentMemoryContext;
-	ResourceOwner oldowner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
-
-	ppl_outcome_reset(first, last);
-	ppl_outcome_save_tallies();
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(oldcontext);
-	PG_TRY();
-	{
-		run_events(worker, batch, first, last);
-		if (keep)
-			ReleaseCurrentSubTransaction();
-		else
-			RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(batch->context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	if (error != NULL || !keep)
-		ppl_outcome_restore_tallies();
-	MemoryContextSwitchTo(oldcontext);
-	CurrentResourceOwner = oldowner;
-	return error;
-}
-
-/*
- * Run some events.  NULL if they went through; otherwise nothing of them is
- * left but the error, in the batch's memory.
- */
-ErrorData *
-ppl_batch_try(PplWorker *worker, const PplBatch *batch, int first, int last)
-{
-	return run_in_subtransaction(worker, batch, first, last, true);
-}
-
-/*
- * Would this event go through?  Nothing of it is left.
- */
-bool
-ppl_batch_probe(PplWorker *worker, const PplBatch *batch, int ordinal)
-{
-	ErrorData  *error = run_in_subtransaction(worker, batch, ordinal, ordinal,
-											  false);
-
-	ppl_outcome_reset(ordinal, ordinal);
-	return error == NULL;
 }

@@ -18,9 +18,5 @@ typedef enum PplBatchEnd
 
 extern PplBatchEnd ppl_batch_process(PplWorker *worker, PplBatch *batch);
 extern PplBatchEnd ppl_batch_redrive(PplWorker *worker);
-extern bool ppl_batch_probe(PplWorker *worker, const PplBatch *batch,
-							int ordinal);
-extern ErrorData *ppl_batch_try(PplWorker *worker, const PplBatch *batch,
-								int first, int last);
 
 #endif							/* PPL_BATCH_H */

@@ -73,8 +73,8 @@ typedef struct PplGatherRequest
 	uint16		operations;
 	bool		born;			/* false: look for the birth record only */
 	PplPosition done;			/* skip up to here */
-	XLogRecPtr	only;			/* end with the transaction of this commit_lsn;
-								 * 0 = take what fits */
+	XLogRecPtr	only;			/* end with the transaction of this
+								 * commit_lsn; 0 = take what fits */
 	int			max_rows;
 	Size		max_bytes;
 } PplGatherRequest;

@@ -199,34 +199,6 @@ find_position(XLogRecPtr *decoded, PplSpoolPos *end)
 }
 
 /*
- * Is this worker to leave?  Read without a lock: whoever wants it gone sets its
- * latch afterwards.
- */
-bool
-ppl_worker_disturbed(const PplWorker *worker)
-{
-	return !worker->consumer->running || worker->consumer->dropped ||
-		worker->db->state == PPL_DB_CLOSING;
-}
-
-/*
- * What this worker takes from the spool.
- */
-void
-ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
-{
-	memset(request, 0, sizeof(*request));
-	request->pipeline_id = worker->pipeline_id;
-	request->source = worker->consumer->source;
-	request->operations = worker->consumer->operations;
-	request->born = worker->checkpoint.exists && !worker->checkpoint.foreign;
-	if (request->born)
-		request->done = worker->checkpoint.position;
-	request->max_rows = ppl_guc_batch_rows;
-	request->max_bytes = (Size) ppl_guc_batch_bytes * 1024;
-}
-
-/*
  * Fill the batch.  False if the records here are gone because none of them is
  * for us: capture moves a consumer that is caught up without asking it, and
  * removes the files.

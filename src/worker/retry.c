@@ -18,9 +18,9 @@
 #include "utils/timestamp.h"
 
 #include "base/process.h"
-#include "worker/batch.h"
 #include "worker/outcome.h"
 #include "worker/retry.h"
+#include "worker/run.h"
 
 #define PPL_MOMENT_FIRST_MS			10
 #define PPL_MOMENT_MAX_MS			10000
@@ -100,7 +100,7 @@ others_pass(Trial *trial, int ordinal)
 	for (int i = 0; i < lengthof(probes) && trial->passed == 0; i++)
 	{
 		if (probes[i] > ordinal &&
-			ppl_batch_probe(trial->worker, trial->batch, probes[i]))
+			ppl_run_probe(trial->worker, trial->batch, probes[i]))
 			trial->passed++;
 	}
 	return trial->passed > 0;
@@ -136,7 +136,7 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 static ErrorData *
 try(Trial *trial, int first, int last)
 {
-	ErrorData  *error = ppl_batch_try(trial->worker, trial->batch, first, last);
+	ErrorData  *error = ppl_run_try(trial->worker, trial->batch, first, last);
 
 	CHECK_FOR_INTERRUPTS();
 	if (error == NULL)

@@ -204,8 +204,17 @@ sub failpoint_set
 {
 	my ($self, $name, $action, %opt) = @_;
 
-	$self->safe_psql($opt{db} // 'postgres',
-		"SELECT _pipeline.failpoint_set('$name', '$action')");
+	my $sql = "SELECT _pipeline.failpoint_set('$name', '$action')";
+
+	# The crash may come before this session has got its answer.
+	if ($action eq 'crash')
+	{
+		$self->psql($opt{db} // 'postgres', $sql);
+	}
+	else
+	{
+		$self->safe_psql($opt{db} // 'postgres', $sql);
+	}
 	return;
 }
 

@@ -93,7 +93,9 @@ sub wakeups_during
 sub woken
 {
 	my ($expected, $name, %count) = @_;
-	my $got = join ', ', grep { $count{$_} > 0 } sort keys %count;
+	# The launcher has nothing to do before, so that message may reach it once.
+	my $got = join ', ',
+	  grep { $count{$_} > ($_ eq 'launcher' ? 1 : 0) } sort keys %count;
 
 	return is($got, join(', ', sort @$expected), $name)
 	  || diag explain \%count;
