@@ -70,6 +70,7 @@ SELECT p.name AS pipeline,
 	CASE
 		WHEN NOT p.running OR NOT _pipeline.is_here(p.system_identifier, p.database) THEN 'stopped'
 		WHEN d.state = 'failed' THEN 'failed'
+		WHEN x.restored THEN 'lost'
 		WHEN d.state IS DISTINCT FROM 'ready' OR w.state IS NULL THEN 'starting'
 		ELSE w.state
 	END AS state,
@@ -91,7 +92,13 @@ SELECT p.name AS pipeline,
 	w.latency_p50,
 	w.latency_p99,
 	w.retained_wal_bytes,
-	CASE WHEN d.state = 'failed' THEN d.last_error ELSE w.last_error END AS last_error,
+	CASE
+		WHEN d.state = 'failed' THEN d.last_error
+		WHEN x.restored THEN pg_catalog.format(
+			'the position of the pipeline was restored, and its replication slot is gone (hint: SELECT pipeline.start(%L, skip_to_now => true); goes on from now and leaves out what was committed in between.)',
+			p.name)
+		ELSE w.last_error
+	END AS last_error,
 	CASE WHEN d.state = 'failed' THEN d.last_error_at ELSE w.last_error_at END AS last_error_at
 FROM _pipeline.pipelines p
 	LEFT JOIN _pipeline.counts n ON n.pipeline_id = p.pipeline_id AND n.output_id = 0
@@ -128,7 +135,10 @@ FROM _pipeline.pipelines p
 		SELECT CASE
 			WHEN w.caught_up THEN greatest(w.processed_lsn, d.decoded_lsn)
 			ELSE coalesce(w.processed_lsn, k.commit_lsn)
-		END AS processed_lsn
+		END AS processed_lsn,
+		-- by pg_restore: capture, who would say "lost", was there before it
+		p.running AND w.pipeline_id IS NULL AND d.state = 'ready'
+			AND p.slot_lsn IS DISTINCT FROM d.slot_lsn AS restored
 	) x
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.status IS 'how each pipeline stands';

@@ -81,12 +81,15 @@ sub released
 	return;
 }
 
-# All that is committed is in the spool.
+# All that is committed is in the spool.  A commit that hangs does not wake
+# capture yet, but wait_for does.
 sub decoded
 {
 	my $lsn = $node->value('SELECT pg_current_wal_flush_lsn()');
 
-	$node->poll("SELECT decoded_lsn >= '$lsn' FROM _pipeline.databases()",
+	$node->poll(
+		"SELECT CASE WHEN pipeline.wait_for('p', timeout => '1 ms') IS NOT NULL
+		             THEN (SELECT decoded_lsn >= '$lsn' FROM _pipeline.databases()) END",
 		what => 'capture to decode');
 	return;
 }
