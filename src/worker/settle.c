@@ -31,6 +31,10 @@ ppl_settle_xid(TransactionId xid)
  * Return when every transaction of the batch is visible to snapshots that are
  * taken from now on.  Needs a transaction without an active snapshot; may wait
  * for long, interruptibly, on the lock of a transaction that is committing.
+ *
+ * A transaction is visible shortly before it tells of the functions it changed,
+ * which no lock protects; its own lock is released after that.  So that lock is
+ * waited for in any case of the last one, the only one that can be so young.
  */
 void
 ppl_settle(const PplBatch *batch)
@@ -46,4 +50,8 @@ ppl_settle(const PplBatch *batch)
 		XactLockTableWait(xid, NULL, NULL, XLTW_None);
 		snapshot = GetLatestSnapshot();
 	}
+	if (batch->ntxns > 0 &&
+		TransactionIdIsValid(batch->txns[batch->ntxns - 1].xid))
+		XactLockTableWait(batch->txns[batch->ntxns - 1].xid, NULL, NULL,
+						  XLTW_None);
 }

@@ -21,7 +21,7 @@ use PipelineTest;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $rounds = $ENV{PIPELINE_BIRTH_ROUNDS} // 14;
+my $rounds = $ENV{PIPELINE_BIRTH_ROUNDS} // 10;
 my $seed = $ENV{PIPELINE_BIRTH_SEED} // time % 1000000;
 srand($seed);
 diag "PIPELINE_BIRTH_SEED=$seed PIPELINE_BIRTH_ROUNDS=$rounds";
