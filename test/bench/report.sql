@@ -73,6 +73,9 @@ FROM (VALUES
 	(1, 'capture: from the start of its process until the spool has all', 'capture'),
 	(2, '`pg_logical_slot_peek_binary_changes` with pgoutput', 'peek')) v (n, label, what) ORDER BY n;
 \qecho
+SELECT format('One transaction that writes as many rows into a table that no pipeline wants keeps capture for %s s after its commit.',
+	figure('unwanted'));
+\qecho
 
 \qecho '### Memory'
 \qecho

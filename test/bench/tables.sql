@@ -191,6 +191,20 @@ BEGIN
 END
 $$;
 
+-- Wait until capture has decoded all that is committed, also what nobody wants.
+CREATE PROCEDURE wait_for_capture() LANGUAGE plpgsql AS $$
+DECLARE
+	goal pg_lsn := pg_current_wal_insert_lsn();
+BEGIN
+	LOOP
+		PERFORM pg_logical_emit_message(true, 'bench', 'wake up');
+		COMMIT;
+		EXIT WHEN (SELECT decoded_lsn >= goal FROM _pipeline.databases());
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END
+$$;
+
 -- Seconds of processor time that were used, and seconds spent waiting for a
 -- processor, so far: by this session, or by capture and workers.
 CREATE FUNCTION processor(who text, OUT used float8, OUT waited float8) LANGUAGE sql VOLATILE AS $$
