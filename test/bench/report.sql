@@ -31,6 +31,9 @@ FROM (VALUES
 	(4, 'a writer''s transaction with the pipeline / without', 'writer_with', 'writer_without'))
 	v (n, label, a, b) ORDER BY n;
 \qecho
+SELECT format('WAL: %s bytes an order without the pipeline, %s with it, since nearly each order is a batch of its own.',
+	round(median('wal_without')), round(median('wal_with')));
+\qecho
 
 \qecho '### Writers at full speed,' :clients 'clients'
 \qecho
