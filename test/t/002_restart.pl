@@ -146,6 +146,33 @@ $node->safe_psql('postgres', q{SELECT pipeline.start('stopped')});
 $node->caught_up('stopped');
 $node->same_rows('TABLE paused', 'SELECT id, client, v FROM src', 'started again, it goes on where it was');
 
+# An owner that may not log in any more: the status says so, the worker is tried
+# again, and nothing is lost.
+$node->safe_psql('postgres', <<'SQL');
+CREATE ROLE keeper LOGIN;
+GRANT USAGE ON SCHEMA pipeline TO keeper;
+GRANT USAGE, CREATE ON SCHEMA public TO keeper;
+SET SESSION AUTHORIZATION keeper;
+CREATE TABLE kept_src (id int);
+CREATE TABLE kept_dst (id int);
+SELECT pipeline.create_pipeline('kept', source => 'kept_src');
+SELECT pipeline.add_output('kept', 'kept_dst');
+SELECT pipeline.start('kept');
+INSERT INTO kept_src VALUES (1);
+SQL
+$node->caught_up('kept');
+my $keeper = $node->value(q{SELECT pid FROM pipeline.workers WHERE pipeline = 'kept'});
+$node->safe_psql('postgres', 'ALTER ROLE keeper NOLOGIN');
+$node->value("SELECT pg_terminate_backend($keeper, 60000)");
+$node->safe_psql('postgres', 'INSERT INTO kept_src VALUES (2)');
+$node->poll(
+	q{SELECT last_error ~ 'could not connect as the owner' AND last_error ~ 'LOGIN'
+	  FROM pipeline.status WHERE pipeline = 'kept'},
+	what => 'the status to say that the owner cannot log in');
+$node->safe_psql('postgres', 'ALTER ROLE keeper LOGIN');
+$node->caught_up('kept');
+$node->same_rows('TABLE kept_dst', 'TABLE kept_src', 'it goes on when the owner may log in again');
+
 is($node->value(q{SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'pipeline%'}),
 	'1', 'one slot, still');
 $node->stop;
