@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154
-# lib.sh - what test/run and test/demo/run share; sourced by bash scripts.
+# lib.sh - what test/run, test/demo/run and test/bench/run share; sourced.
 #
-# Both work in a throw-away directory $work: a copy of the tree in src/, the
+# All work in a throw-away directory $work: a copy of the tree in src/, the
 # staged installation in stage/, temporary files in tmp/, and what is worth
 # keeping in out/.  The sourcing script sets $top (the tree) and defines die().
 

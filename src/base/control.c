@@ -2,7 +2,8 @@
  * control.c
  *		Write control messages into the WAL.
  *
- * Runs in the backend that changes a definition.  The message carries a secret
+ * Runs in the backend that changes a definition, and in a worker for its
+ * batches.  Takes no lock and waits for nothing.  The message carries a secret
  * that capture keeps in shared memory: pg_logical_emit_message is open to
  * everybody, and a message of somebody else's making must mean nothing.
  */

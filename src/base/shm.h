@@ -70,8 +70,9 @@ typedef struct PplDatabase
 	PplDatabaseState state;
 	PplProcess	capture;
 	PplError	error;
-	XLogRecPtr	slot_lsn;		/* where the slot was made */
-	uint32		next_segno;		/* first segment of the next capture */
+	XLogRecPtr	slot_lsn;		/* where the slot was made; set before READY */
+	uint32		next_segno;		/* first segment of the next capture, which
+								 * alone writes it; outlives a reset */
 	bool		recheck;		/* CREATE or DROP EXTENSION committed */
 	uint64		secret;			/* of control messages; 0 = not known yet */
 	/* atomics; capture publishes spool_end before decoded_lsn */
@@ -121,7 +122,6 @@ typedef struct PplShared
 	LWLock	   *lock;
 	uint64		epoch;			/* this start of shared memory */
 	PplProcess	launcher;
-	bool		rescan;			/* a database was created */
 	pg_atomic_uint64 next_segment_lsn;	/* commits beyond wake every capture */
 	int			ndatabases;		/* slots, used or not */
 	int			nconsumers;

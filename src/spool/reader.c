@@ -159,13 +159,6 @@ ppl_spool_reader_skip(PplSpoolReader *reader)
 	reader->peeked = false;
 }
 
-void
-ppl_spool_reader_free(PplSpoolReader *reader)
-{
-	close_segment(reader);
-	MemoryContextDelete(reader->context);
-}
-
 /*
  * Have the header of the next record that callers see in reader->header;
  * false if there is none before end.

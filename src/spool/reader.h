@@ -54,7 +54,4 @@ extern bool ppl_spool_reader_next(PplSpoolReader *reader, PplSpoolPos end,
  */
 extern void ppl_spool_reader_skip(PplSpoolReader *reader);
 
-/* Close the file and free the memory, schemas included.  Never throws. */
-extern void ppl_spool_reader_free(PplSpoolReader *reader);
-
 #endif							/* PPL_SPOOL_READER_H */

@@ -8,7 +8,7 @@
  * buffer may be in the file, also half a record.
  *
  * Memory: "pipeline spool writer", a child of TopMemoryContext, holds the
- * writer, its buffer, the sizes of the segments and the table of the schemas
+ * writer, its buffer and the table of the schemas
  * that the current segment holds.  Records larger than the buffer go to the
  * file from where they are, so no copy of them is made.
  *
@@ -55,11 +55,7 @@ struct PplSpoolWriter
 	uint32		written;		/* bytes of the current segment in the file */
 
 	uint32		first_segno;	/* oldest one that was not removed */
-	uint32		nsizes;			/* closed segments from first_segno on */
-	uint32		maxsizes;
-	uint32	   *sizes;			/* their sizes */
 	uint64		closed_bytes;	/* of all segments that were closed */
-	uint64		removed_bytes;	/* of those that were removed */
 
 	HTAB	   *schemas;		/* SchemaEntry, of the current segment */
 	SchemaEntry last_schema;	/* last one looked up; relid 0 = none */
@@ -84,6 +80,7 @@ static void put_record(PplSpoolWriter *writer, PplRecordHeader *header,
 static void put_aligned(PplSpoolWriter *writer, const char *data, Size len);
 static void write_buffer(PplSpoolWriter *writer);
 static uint32 end_offset(PplSpoolWriter *writer);
+static PplSpoolPos end_position(PplSpoolWriter *writer);
 #ifdef USE_ASSERT_CHECKING
 static bool tuple_is_flat(TupleDesc desc, HeapTuple tuple);
 #endif
@@ -102,9 +99,6 @@ ppl_spool_writer_create(Oid database, uint64 epoch, XLogRecPtr slot_lsn,
 	writer = MemoryContextAllocZero(context, sizeof(*writer));
 	writer->context = context;
 	writer->buffer = MemoryContextAlloc(context, BUFFER_SIZE);
-	writer->maxsizes = 64;
-	writer->sizes = MemoryContextAlloc(context,
-									   writer->maxsizes * sizeof(uint32));
 	writer->first_segno = first_segno;
 	writer->file = -1;
 
@@ -115,26 +109,8 @@ ppl_spool_writer_create(Oid database, uint64 epoch, XLogRecPtr slot_lsn,
 	writer->file_header.slot_lsn = slot_lsn;
 	writer->file_header.database = database;
 
-	/* A full disk must not leave a context behind at each new attempt. */
-	PG_TRY();
-	{
-		begin_segment(writer, first_segno);
-	}
-	PG_CATCH();
-	{
-		ppl_spool_writer_free(writer);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
+	begin_segment(writer, first_segno);
 	return writer;
-}
-
-void
-ppl_spool_writer_free(PplSpoolWriter *writer)
-{
-	if (writer->file >= 0)
-		FileClose(writer->file);
-	MemoryContextDelete(writer->context);
 }
 
 void
@@ -185,7 +161,7 @@ ppl_spool_writer_commit(PplSpoolWriter *writer)
 	PplRecordHeader header;
 
 	if (writer->txn_records == 0)
-		return ppl_spool_writer_position(writer);
+		return end_position(writer);
 
 	fill_header(writer, &header, PPL_REC_COMMIT, InvalidOid, writer->txn_seq);
 	writer->txn_records = 0;
@@ -200,53 +176,22 @@ ppl_spool_writer_flush(PplSpoolWriter *writer)
 	writer->broken = true;
 	write_buffer(writer);
 	writer->broken = false;
-	return ppl_spool_writer_position(writer);
-}
-
-PplSpoolPos
-ppl_spool_writer_position(PplSpoolWriter *writer)
-{
-	return PPL_SPOOL_POS(writer->file_header.segno, end_offset(writer));
+	return end_position(writer);
 }
 
 void
 ppl_spool_writer_remove_before(PplSpoolWriter *writer, uint32 segno)
 {
-	uint32		nremoved;
-
 	segno = Min(segno, writer->file_header.segno);
-	if (segno <= writer->first_segno)
-		return;
-
-	nremoved = segno - writer->first_segno;
-	for (uint32 i = 0; i < nremoved; i++)
-	{
+	while (writer->first_segno < segno)
 		ppl_spool_segment_unlink(writer->file_header.database,
-								 writer->first_segno + i);
-		writer->removed_bytes += writer->sizes[i];
-	}
-	writer->first_segno = segno;
-	writer->nsizes -= nremoved;
-	memmove(writer->sizes, writer->sizes + nremoved,
-			writer->nsizes * sizeof(uint32));
-}
-
-uint32
-ppl_spool_writer_first_segment(PplSpoolWriter *writer)
-{
-	return writer->first_segno;
+								 writer->first_segno++);
 }
 
 uint64
 ppl_spool_writer_bytes(PplSpoolWriter *writer)
 {
 	return writer->closed_bytes + end_offset(writer);
-}
-
-uint64
-ppl_spool_writer_retained_bytes(PplSpoolWriter *writer)
-{
-	return ppl_spool_writer_bytes(writer) - writer->removed_bytes;
 }
 
 void
@@ -296,13 +241,6 @@ end_segment(PplSpoolWriter *writer)
 	writer->broken = true;		/* until there is a new one */
 	write_buffer(writer);
 
-	if (writer->nsizes == writer->maxsizes)
-	{
-		writer->maxsizes *= 2;
-		writer->sizes = repalloc(writer->sizes,
-								 mul_size(writer->maxsizes, sizeof(uint32)));
-	}
-	writer->sizes[writer->nsizes++] = writer->written;
 	writer->closed_bytes += writer->written;
 	writer->file = -1;
 	FileClose(file);
@@ -383,7 +321,7 @@ append_record(PplSpoolWriter *writer, PplRecordHeader *header,
 		writer->txn_seq = Max(writer->txn_seq, header->seq);
 	}
 
-	pos = ppl_spool_writer_position(writer);
+	pos = end_position(writer);
 	if (PPL_SPOOL_OFFSET(pos) >= PPL_SPOOL_SEGMENT_SIZE)
 	{
 		end_segment(writer);
@@ -452,6 +390,13 @@ static uint32
 end_offset(PplSpoolWriter *writer)
 {
 	return writer->written + (uint32) writer->buffered;
+}
+
+/* The end of the spool, what is still in the buffer included. */
+static PplSpoolPos
+end_position(PplSpoolWriter *writer)
+{
+	return PPL_SPOOL_POS(writer->file_header.segno, end_offset(writer));
 }
 
 #ifdef USE_ASSERT_CHECKING

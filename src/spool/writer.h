@@ -30,15 +30,12 @@ typedef struct PplSpoolTxn
 /*
  * Remove all spool files of the database and begin with segment first_segno,
  * which must be above every number used since epoch.  The writer lives in a
- * child of TopMemoryContext until it is freed.  Throws what the file system
+ * child of TopMemoryContext, for the life of capture.  Throws what the file system
  * says.
  */
 extern PplSpoolWriter *ppl_spool_writer_create(Oid database, uint64 epoch,
 											   XLogRecPtr slot_lsn,
 											   uint32 first_segno);
-
-/* Close the file and free the memory; the files stay.  Never throws. */
-extern void ppl_spool_writer_free(PplSpoolWriter *writer);
 
 /* Remember the transaction of the following records; writes nothing. */
 extern void ppl_spool_writer_begin(PplSpoolWriter *writer,
@@ -77,9 +74,6 @@ extern PplSpoolPos ppl_spool_writer_commit(PplSpoolWriter *writer);
  */
 extern PplSpoolPos ppl_spool_writer_flush(PplSpoolWriter *writer);
 
-/* The end of the spool, what is still in the buffer included. */
-extern PplSpoolPos ppl_spool_writer_position(PplSpoolWriter *writer);
-
 /*
  * Remove the segments before segno; the current one always stays.  Nothing
  * happens for segments removed before.
@@ -87,15 +81,11 @@ extern PplSpoolPos ppl_spool_writer_position(PplSpoolWriter *writer);
 extern void ppl_spool_writer_remove_before(PplSpoolWriter *writer,
 										   uint32 segno);
 
-/* Number of the oldest segment that was not removed. */
-extern uint32 ppl_spool_writer_first_segment(PplSpoolWriter *writer);
-
 /*
- * Bytes appended since the writer was created, and how many of them are in
- * segments that were not removed; what is still in the buffer counts.
+ * Bytes appended since the writer was created; what is still in the buffer
+ * counts.
  */
 extern uint64 ppl_spool_writer_bytes(PplSpoolWriter *writer);
-extern uint64 ppl_spool_writer_retained_bytes(PplSpoolWriter *writer);
 
 /*
  * The records of the current transaction from here on are the work of this
