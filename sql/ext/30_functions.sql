@@ -148,7 +148,8 @@ CREATE FUNCTION _pipeline.consumers(
 	OUT latency_p50 interval,
 	OUT latency_p99 interval,
 	OUT last_error text,
-	OUT last_error_at timestamptz)
+	OUT last_error_at timestamptz,
+	OUT since timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_consumers'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
@@ -164,7 +165,8 @@ CREATE FUNCTION _pipeline.databases(
 	OUT wanted_lsn pg_lsn,
 	OUT transactions bigint,
 	OUT last_error text,
-	OUT last_error_at timestamptz)
+	OUT last_error_at timestamptz,
+	OUT since timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_databases'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;

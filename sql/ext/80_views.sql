@@ -56,7 +56,7 @@ COMMENT ON VIEW pipeline.outputs IS 'outputs of pipelines; since is the version 
 CREATE VIEW _pipeline.worker_states AS
 SELECT c.*,
 	CASE
-		WHEN c.state IN ('waiting', 'retrying', 'failed', 'lost', 'starting') THEN c.state
+		WHEN c.state IN ('waiting', 'retrying', 'paused', 'failed', 'lost', 'starting') THEN c.state
 		WHEN c.state = 'idle' AND NOT c.caught_up THEN 'starting'
 		WHEN NOT c.caught_up AND c.last_event_at < pg_catalog.clock_timestamp() - interval '5 s' THEN 'catching up'
 		ELSE 'running'
@@ -108,6 +108,7 @@ FROM _pipeline.pipelines p
 			CASE
 				WHEN bool_or(c.worker_state = 'lost') THEN 'lost'
 				WHEN bool_or(c.worker_state = 'failed') THEN 'failed'
+				WHEN bool_or(c.worker_state = 'paused') THEN 'paused'
 				WHEN bool_or(c.worker_state = 'retrying') THEN 'retrying'
 				WHEN bool_or(c.worker_state = 'waiting') THEN 'waiting'
 				WHEN bool_or(c.worker_state = 'starting') THEN 'starting'

@@ -26,8 +26,8 @@
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
-#define CONSUMER_COLUMNS 17
-#define DATABASE_COLUMNS 10
+#define CONSUMER_COLUMNS 18
+#define DATABASE_COLUMNS 11
 
 PPL_FUNCTION(pipeline_consumers);
 PPL_FUNCTION(pipeline_databases);
@@ -105,6 +105,7 @@ put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
 	latency_percentiles(consumer, &values[13], &nulls[13]);
 	values[15] = error_or_null(&consumer->error, &nulls[15]);
 	values[16] = time_or_null(consumer->error.at, &nulls[16]);
+	values[17] = time_or_null(consumer->since, &nulls[17]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -123,6 +124,8 @@ worker_state_word(PplWorkerState state)
 			return "running";
 		case PPL_WORKER_RETRYING:
 			return "retrying";
+		case PPL_WORKER_PAUSED:
+			return "paused";
 		case PPL_WORKER_FAILED:
 			return "failed";
 		case PPL_WORKER_LOST:
@@ -217,6 +220,7 @@ put_database(ReturnSetInfo *rsinfo, PplDatabase *db)
 	values[7] = Int64GetDatum((int64) pg_atomic_read_u64(&db->transactions));
 	values[8] = error_or_null(&db->error, &nulls[8]);
 	values[9] = time_or_null(db->error.at, &nulls[9]);
+	values[10] = time_or_null(db->since, &nulls[10]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

@@ -121,7 +121,8 @@ static void
 database_reset(PplDatabase *db)
 {
 	db->dboid = InvalidOid;
-	db->state = PPL_DB_CHECK;
+	db->since = 0;
+	ppl_database_set_state(db, PPL_DB_CHECK);
 	process_init(&db->capture);
 	memset(&db->error, 0, sizeof(db->error));
 	db->slot_lsn = InvalidXLogRecPtr;
@@ -232,7 +233,7 @@ ppl_database_request(Oid dboid)
 	{
 		db->recheck = true;
 		if (db->state == PPL_DB_READY)
-			db->state = PPL_DB_CHECK;
+			ppl_database_set_state(db, PPL_DB_CHECK);
 		db->capture.not_before = 0;
 	}
 	LWLockRelease(ppl_shared->lock);
@@ -299,6 +300,26 @@ ppl_consumer_caught_up(PplConsumer *consumer)
 
 	pg_read_barrier();
 	return pg_atomic_read_u64(&consumer->read_pos) >= pending;
+}
+
+/*
+ * Say how a consumer or a database stands, and since when.  Caller holds
+ * shared->lock exclusively.
+ */
+void
+ppl_consumer_set_state(PplConsumer *consumer, PplWorkerState state)
+{
+	if (consumer->state != state || consumer->since == 0)
+		consumer->since = GetCurrentTimestamp();
+	consumer->state = state;
+}
+
+void
+ppl_database_set_state(PplDatabase *db, PplDatabaseState state)
+{
+	if (db->state != state || db->since == 0)
+		db->since = GetCurrentTimestamp();
+	db->state = state;
 }
 
 /*

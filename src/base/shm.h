@@ -39,6 +39,7 @@ typedef enum PplWorkerState
 	PPL_WORKER_STARTING,
 	PPL_WORKER_RUNNING,
 	PPL_WORKER_RETRYING,
+	PPL_WORKER_PAUSED,			/* more fails than is to be borne; probes */
 	PPL_WORKER_FAILED,
 	PPL_WORKER_LOST
 } PplWorkerState;
@@ -68,6 +69,7 @@ typedef struct PplDatabase
 {
 	Oid			dboid;			/* InvalidOid = free */
 	PplDatabaseState state;
+	TimestampTz since;			/* when state changed */
 	PplProcess	capture;
 	PplError	error;
 	XLogRecPtr	slot_lsn;		/* where the slot was made; set before READY */
@@ -100,6 +102,7 @@ typedef struct PplConsumer
 	bool		running;		/* what its owner asked for */
 	bool		dropped;
 	PplWorkerState state;
+	TimestampTz since;			/* when state changed */
 	PplProcess	process;
 	PplError	error;
 	/* atomics; the worker publishes commit_end, then the two positions */
@@ -142,6 +145,8 @@ extern PplConsumer *ppl_consumer_find(Oid dboid, int32 pipeline_id,
 extern PplConsumer *ppl_consumer_create(Oid dboid, int32 pipeline_id,
 										int32 segment, int32 partition);
 extern bool ppl_consumer_caught_up(PplConsumer *consumer);
+extern void ppl_consumer_set_state(PplConsumer *consumer, PplWorkerState state);
+extern void ppl_database_set_state(PplDatabase *db, PplDatabaseState state);
 extern void ppl_error_set(PplError *target, int sqlstate, const char *message,
 						  const char *detail, const char *hint);
 

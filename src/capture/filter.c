@@ -105,7 +105,7 @@ set_lost(PplConsumer *shared, const char *name)
 								quote_literal_cstr(name));
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	shared->state = PPL_WORKER_LOST;
+	ppl_consumer_set_state(shared, PPL_WORKER_LOST);
 	ppl_error_set(&shared->error, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 				  "the replication slot that held the position of the pipeline is gone",
 				  NULL, hint);
@@ -317,7 +317,7 @@ ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
 	{
 		case PPL_CONTROL_BIRTH:
 			if (shared->state == PPL_WORKER_LOST)
-				shared->state = PPL_WORKER_IDLE;
+				ppl_consumer_set_state(shared, PPL_WORKER_IDLE);
 			shared->running = true;
 			break;
 		case PPL_CONTROL_START:

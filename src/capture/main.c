@@ -105,7 +105,7 @@ pipeline_capture_main(Datum arg)
 		error = CopyErrorData();
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 		if (self.db->state != PPL_DB_CLOSING)
-			self.db->state = PPL_DB_FAILED;
+			ppl_database_set_state(self.db, PPL_DB_FAILED);
 		ppl_error_set(&self.db->error, error->sqlerrcode, error->message,
 					  error->detail, error->hint);
 		LWLockRelease(ppl_shared->lock);
@@ -199,7 +199,7 @@ set_state(PplDatabaseState state)
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	if (self.db->state != PPL_DB_CLOSING &&
 		(state != PPL_DB_READY || !self.db->recheck))
-		self.db->state = state;
+		ppl_database_set_state(self.db, state);
 	LWLockRelease(ppl_shared->lock);
 	ConditionVariableBroadcast(&self.db->changed);
 }

@@ -243,7 +243,7 @@ end_processes(PplDatabase *db)
 	int			count = 0;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	db->state = PPL_DB_CLOSING;
+	ppl_database_set_state(db, PPL_DB_CLOSING);
 	if (db->capture.pid != 0 || db->capture.ordered)
 		count++;
 	if (db->capture.pid != 0)

@@ -155,7 +155,7 @@ tend_databases(void)
 		if (db->state == PPL_DB_GONE && db->capture.pid == 0)
 		{
 			if (db->recheck)
-				db->state = PPL_DB_CHECK;
+				ppl_database_set_state(db, PPL_DB_CHECK);
 			else
 				db->dboid = InvalidOid;
 		}
@@ -176,7 +176,7 @@ tend_databases(void)
 
 			LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 			if (db->state != PPL_DB_CLOSING)
-				db->state = PPL_DB_FAILED;
+				ppl_database_set_state(db, PPL_DB_FAILED);
 			ppl_error_set(&db->error, ERRCODE_INSUFFICIENT_RESOURCES,
 						  "no free worker process for the capture process of pipeline",
 						  detail, hint);
@@ -227,7 +227,7 @@ tend_consumers(void)
 						   i, dboid, pipeline_id))
 		{
 			LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-			consumer->state = PPL_WORKER_WAITING;
+			ppl_consumer_set_state(consumer, PPL_WORKER_WAITING);
 			LWLockRelease(ppl_shared->lock);
 		}
 	}

@@ -4,7 +4,7 @@
  *
  * The outputs, the dead letters, the counts, the lineage and the checkpoint of
  * a batch commit together or not at all.  First the whole batch is run at once;
- * if that fails, again in parts (retry.c), to find out whose fault it is.  A
+ * if that fails, again in parts (blame.c), to find out whose fault it is.  A
  * transaction of the source that exceeds the limits of a batch is taken in
  * several chunks, one after the other, in the same database transaction.
  *
@@ -28,7 +28,9 @@
 #include "base/failpoint.h"
 #include "base/process.h"
 #include "worker/batch.h"
+#include "worker/blame.h"
 #include "worker/deadletter.h"
+#include "worker/judge.h"
 #include "worker/outcome.h"
 #include "worker/result.h"
 #include "worker/retry.h"
@@ -161,7 +163,7 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 			continue;
 		}
 
-		verdict = ppl_retry_judge(error->sqlerrcode);
+		verdict = ppl_judge(error->sqlerrcode);
 		if (spool_replaced(worker, batch))
 		{
 			FreeErrorData(error);
@@ -287,7 +289,7 @@ run_chunk(Attempt *attempt, const PplBatch *batch)
 					  worker->program->pipeline->lineage,
 					  small || worker->chunks++ % PPL_TIMED_SHARE == 0);
 	if (attempt->careful)
-		ppl_retry_run(worker, batch);
+		ppl_blame_run(worker, batch);
 	else
 		ppl_run_events(worker, batch, 1, batch->nevents);
 	ppl_outcome_add_times(small ? 1 : PPL_TIMED_SHARE);

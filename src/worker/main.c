@@ -116,7 +116,7 @@ tell_refusal(int code, Datum arg)
 	if (self.connected || code == 0)
 		return;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	self.consumer->state = PPL_WORKER_FAILED;
+	ppl_consumer_set_state(self.consumer, PPL_WORKER_FAILED);
 	ppl_error_set(&self.consumer->error,
 				  ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 				  "the worker could not connect as the owner of the pipeline",
@@ -129,7 +129,7 @@ static void
 set_state(PplWorkerState state)
 {
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	self.consumer->state = state;
+	ppl_consumer_set_state(self.consumer, state);
 	LWLockRelease(ppl_shared->lock);
 	if (self.db)
 		ConditionVariableBroadcast(&self.db->changed);
