@@ -12,7 +12,8 @@ SELECT coalesce(max(id), 0) AS last_audit FROM pipeline.audit_log \gset
 -- A definition, as it is seen.
 SELECT pipeline.create_pipeline('d', 'src');
 SELECT pipeline.add_stage('d', 'valid', 'validate', 'valid(src)');
-SELECT pipeline.add_stage('d', 'shout', 'transform', query => 'SELECT id, a || ''!'' AS a FROM event');
+SELECT pipeline.add_stage('d', 'shout', 'transform', query => 'SELECT id, a || ''!'' AS a FROM event',
+	on_error => 'skip', max_attempts => 7, timeout => '1.5 s');
 SELECT pipeline.add_output('d', 'dst');
 SELECT pipeline.add_output('d', 'dst2', name => 'second');
 SELECT pipeline, owner = current_user::regrole AS mine, source, operations, consistency, partition_by, workers, lineage,

@@ -138,13 +138,15 @@ SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', partition_by =
 :state
 SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', on_error => 'ignore');
 :state
-SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', on_error => 'halt');
-:state
 SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', max_attempts => 0);
 :state
-SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', max_attempts => 7);
+SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', timeout => '0');
 :state
-SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', timeout => '1 s');
+SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', timeout => '-1 s');
+:state
+SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', timeout => '24 days');
+:state
+SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', timeout => '1 month');
 :state
 
 -- handlers that cannot be one

@@ -35,3 +35,4 @@ COMMENT ON TABLE _pipeline.dead_letters IS 'one row an event that was rejected o
 COMMENT ON COLUMN _pipeline.dead_letters.stage IS 'null: it failed in an output';
 COMMENT ON COLUMN _pipeline.dead_letters.queued IS 'to be run again by the worker between two batches';
 CREATE INDEX dead_letters_queued_idx ON _pipeline.dead_letters (pipeline_id, commit_lsn, seq) WHERE queued;
+CREATE INDEX dead_letters_open_idx ON _pipeline.dead_letters (pipeline_id, failed_at) WHERE state = 'open';

@@ -5,7 +5,9 @@
  * Runs in the caller's backend.  A letter is queued here and run by the
  * pipeline's worker between two batches, from the first stage on, with the
  * code of that time.  Takes the definition's lock in share mode, as a batch
- * does; rows that the worker holds are waited for.
+ * does.  Letters are locked one by one in event order, as the worker locks them,
+ * and looked at again then: what somebody else ran again or gave up meanwhile
+ * is not taken, and nobody waits for another in a circle.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -15,6 +17,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 
 #include "api/access.h"
 #include "api/args.h"
@@ -25,6 +28,7 @@
 PPL_FUNCTION(pipeline_redrive);
 PPL_FUNCTION(pipeline_discard);
 
+static void tell_worker(const PplPipeline *pipeline, PplControlAction action);
 static void check_stage(const PplPipeline *pipeline, const char *stage);
 
 /*
@@ -51,23 +55,39 @@ pipeline_redrive(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(stage),
 		};
 
-		rows = ppl_sql_run("UPDATE " PPL_DEAD_LETTERS " SET queued = true"
+		rows = ppl_sql_run("WITH chosen AS ("
+						   " SELECT id FROM " PPL_DEAD_LETTERS
 						   " WHERE pipeline_id = $1 AND state = 'open'"
 						   " AND NOT queued"
 						   " AND ($2 IS NULL OR id = ANY ($2))"
-						   " AND ($3 IS NULL OR stage = $3)",
+						   " AND ($3 IS NULL OR stage = $3)"
+						   " ORDER BY commit_lsn, seq FOR UPDATE)"
+						   " UPDATE " PPL_DEAD_LETTERS " d SET queued = true"
+						   " FROM chosen WHERE d.id = chosen.id",
 						   lengthof(args), args);
 	}
 	if (rows->nrows > 0)
 	{
 		ppl_access_audit(pipeline, "redrive", "stage", stage,
+						 "ids", PG_ARGISNULL(1) ? NULL :
+						 OidOutputFunctionCall(F_ARRAY_OUT, PG_GETARG_DATUM(1)),
 						 "rows", psprintf(INT64_FORMAT, rows->nrows), NULL);
-		if (pipeline->born)
-			ppl_control_emit(PPL_CONTROL_REDRIVE, pipeline->pipeline_id,
-							 pipeline->version, pipeline->source,
-							 pipeline->owner, pipeline->operations);
+		tell_worker(pipeline, PPL_CONTROL_REDRIVE);
 	}
 	PG_RETURN_INT64(rows->nrows);
+}
+
+/*
+ * Have the worker look at the dead letters.  One that is paused because of them
+ * waits for just that.
+ */
+static void
+tell_worker(const PplPipeline *pipeline, PplControlAction action)
+{
+	if (pipeline->born)
+		ppl_control_emit(action, pipeline->pipeline_id, pipeline->version,
+						 pipeline->source, pipeline->owner,
+						 pipeline->operations);
 }
 
 /* A stage that the pipeline has, or that some dead letter failed in. */
@@ -120,17 +140,24 @@ pipeline_discard(PG_FUNCTION_ARGS)
 			ppl_sql_arg(INT8ARRAYOID, PG_GETARG_DATUM(1)),
 		};
 
-		rows = ppl_sql_run("WITH given_up AS ("
-						   " UPDATE " PPL_DEAD_LETTERS
-						   " SET state = 'discarded', queued = false"
+		rows = ppl_sql_run("WITH chosen AS ("
+						   " SELECT id FROM " PPL_DEAD_LETTERS
 						   " WHERE pipeline_id = $1 AND state = 'open'"
-						   " AND id = ANY ($2) RETURNING id)"
+						   " AND id = ANY ($2)"
+						   " ORDER BY commit_lsn, seq FOR UPDATE),"
+						   " given_up AS ("
+						   " UPDATE " PPL_DEAD_LETTERS " d"
+						   " SET state = 'discarded', queued = false"
+						   " FROM chosen WHERE d.id = chosen.id RETURNING d.id)"
 						   " SELECT count(*), array_agg(id ORDER BY id)::text"
 						   " FROM given_up",
 						   lengthof(args), args);
 	}
 	if (DatumGetInt64(ppl_sql_value(rows, 0, 0)) > 0)
+	{
 		ppl_access_audit(pipeline, "discard", "ids", ppl_sql_text(rows, 0, 1),
 						 "why", why, NULL);
+		tell_worker(pipeline, PPL_CONTROL_DISCARD);
+	}
 	PG_RETURN_DATUM(ppl_sql_value(rows, 0, 0));
 }

@@ -22,6 +22,7 @@
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "api/access.h"
 #include "api/args.h"
@@ -33,7 +34,7 @@
 #include "catalog/sql.h"
 
 #define MAX_NAME_BYTES 1024
-#define DEFAULT_MAX_ATTEMPTS 5	/* as in the declaration of add_stage */
+#define MAX_TIMEOUT_DAYS 24		/* in milliseconds it must fit an int */
 
 PPL_FUNCTION(pipeline_create_pipeline);
 PPL_FUNCTION(pipeline_add_stage);
@@ -51,6 +52,7 @@ static void check_operations(List *operations);
 static void check_columns(Oid relid, List *columns);
 static void check_positive(const char *what, int value);
 static void check_stage_options(FunctionCallInfo fcinfo);
+static void check_timeout(const Interval *timeout);
 static char *handler_signature(FunctionCallInfo fcinfo, int argno);
 static void check_output_options(FunctionCallInfo fcinfo);
 static void finish_change(PplPipeline *pipeline, bool check);
@@ -255,13 +257,15 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(query),
 			ppl_sql_arg_text(ppl_args_text(fcinfo, 8, "on_error")),
 			ppl_sql_arg_int(ppl_args_int(fcinfo, 9, "max_attempts")),
+			PG_ARGISNULL(10) ? ppl_sql_arg_null(INTERVALOID) :
+			ppl_sql_arg(INTERVALOID, PG_GETARG_DATUM(10)),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_STAGES
 						   " (pipeline_id, position, name, kind, handler, query,"
-						   " isolate, workers, on_error, max_attempts)"
+						   " isolate, workers, on_error, max_attempts, timeout)"
 						   " SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4,"
-						   " $5, false, 1, $6, $7"
+						   " $5, false, 1, $6, $7, $8"
 						   " FROM " PPL_STAGES " WHERE pipeline_id = $1"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING stage_id",
@@ -324,17 +328,24 @@ check_stage_options(FunctionCallInfo fcinfo)
 				 errmsg("partition_by of a stage is not supported yet"),
 				 errhint("Leave partition_by out.")));
 	check_word("on_error", on_error, lengthof(reactions), reactions);
-	if (strcmp(on_error, "dead_letter") != 0)
-		refuse_yet("on_error", on_error, "dead_letter");
 	check_positive("max_attempts", max_attempts);
-	if (max_attempts != DEFAULT_MAX_ATTEMPTS)
-		refuse_yet("max_attempts", psprintf("%d", max_attempts),
-				   psprintf("%d", DEFAULT_MAX_ATTEMPTS));
 	if (!PG_ARGISNULL(10))
+		check_timeout(PG_GETARG_INTERVAL_P(10));
+}
+
+/* A month counts as 30 days, as it does when the timeout is read. */
+static void
+check_timeout(const Interval *timeout)
+{
+	double		days = timeout->time / (double) USECS_PER_DAY +
+	timeout->day + timeout->month * 30.0;
+
+	if (days <= 0 || days >= MAX_TIMEOUT_DAYS)
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("timeout of a stage is not supported yet"),
-				 errhint("Leave timeout out.")));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must be more than 0 and less than %d days",
+						MAX_TIMEOUT_DAYS),
+				 errhint("Leave timeout out to let an event take as long as it takes.")));
 }
 
 /*

@@ -17,7 +17,8 @@ typedef enum PplControlAction
 	PPL_CONTROL_STOP,
 	PPL_CONTROL_REDRIVE,		/* dead letters are queued */
 	PPL_CONTROL_DROP,
-	PPL_CONTROL_BATCH			/* this transaction is a batch of the pipeline */
+	PPL_CONTROL_BATCH,			/* this transaction is a batch of the pipeline */
+	PPL_CONTROL_DISCARD			/* dead letters were given up on */
 } PplControlAction;
 
 #define PPL_CONTROL_VERSION	1

@@ -17,10 +17,15 @@
 #define PPL_MAX_DATABASES	1024
 #define PPL_MAX_SEGMENTS	65536
 #define PPL_MAX_BATCH_ROWS	1000000
+#define PPL_MAX_WINDOW		100000
 #define PPL_MAX_BATCH_KB	(1024 * 1024)
 
 int			ppl_guc_batch_bytes = 16 * 1024;
 int			ppl_guc_batch_rows = 10000;
+double		ppl_guc_breaker_failures = 0.5;
+int			ppl_guc_breaker_window = 1000;
+int			ppl_guc_dead_letter_limit = 100000;
+int			ppl_guc_dead_letter_max_age = 0;
 int			ppl_guc_max_databases = 16;
 int			ppl_guc_max_segments = 1024;
 int			ppl_guc_worker_idle_timeout = 60 * 1000;
@@ -44,6 +49,34 @@ ppl_guc_define(void)
 							&ppl_guc_batch_rows,
 							10000, 1, PPL_MAX_BATCH_ROWS,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomRealVariable("pipeline.breaker_failures",
+							 "Share of the last events that may fail before their pipeline pauses",
+							 "Errors count, rejections do not. 1 means that it never pauses.",
+							 &ppl_guc_breaker_failures,
+							 0.5, 0.0, 1.0,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pipeline.breaker_window",
+							"Number of last events whose failures are counted",
+							"See pipeline.breaker_failures.",
+							&ppl_guc_breaker_window,
+							1000, 1, PPL_MAX_WINDOW,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pipeline.dead_letter_limit",
+							"Open dead letters of a pipeline beyond which it pauses",
+							"Zero means no limit.",
+							&ppl_guc_dead_letter_limit,
+							100000, 0, INT_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pipeline.dead_letter_max_age",
+							"Age of an open dead letter beyond which its pipeline pauses",
+							"Counted from its last failure. Zero means no limit.",
+							&ppl_guc_dead_letter_max_age,
+							0, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("pipeline.max_databases",
 							"Databases of this server that can hold the extension",

@@ -55,6 +55,7 @@ static FilterConsumer *want(int32 pipeline_id, Oid source, Oid owner,
 							uint16 operations);
 static void unwant(FilterConsumer *consumer);
 static void count_operations(void);
+static bool wakes(const PplConsumer *consumer, uint8 action);
 
 /*
  * Prepare an empty filter for this process's database.
@@ -280,12 +281,12 @@ count_operations(void)
 }
 
 /*
- * Act on a control message.  commit_lsn is the commit of its transaction;
+ * Act on a control message.  xid and commit_lsn are of its transaction;
  * begin and end are the positions of its record in the spool.
  */
 void
-ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
-				   PplSpoolPos begin, PplSpoolPos end)
+ppl_filter_control(const PplControl *control, TransactionId xid,
+				   XLogRecPtr commit_lsn, PplSpoolPos begin, PplSpoolPos end)
 {
 	FilterConsumer *consumer = NULL;
 	PplConsumer *shared;
@@ -330,14 +331,17 @@ ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
 			shared->dropped = true;
 			shared->running = false;
 			break;
-		case PPL_CONTROL_CHANGE:
 		case PPL_CONTROL_REDRIVE:
+		case PPL_CONTROL_DISCARD:
+			pg_atomic_write_u32(&shared->letters_xid, xid);
+			break;
+		case PPL_CONTROL_CHANGE:
 		case PPL_CONTROL_BATCH:
 			break;
 	}
 	LWLockRelease(ppl_shared->lock);
 
-	if (control->action == PPL_CONTROL_STOP || control->action == PPL_CONTROL_DROP)
+	if (wakes(shared, control->action))
 		ppl_wake(&shared->process.procno);
 	self.wake_launcher = true;
 	if (control->action == PPL_CONTROL_DROP)
@@ -345,8 +349,22 @@ ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
 }
 
 /*
- * A transaction changed the catalogs: that may be what a failed consumer waits
- * for.
+ * Must a worker be told of this before it comes to the record?  One that cannot
+ * go on never comes to it, and may be waiting for just that.
+ */
+static bool
+wakes(const PplConsumer *consumer, uint8 action)
+{
+	if (action == PPL_CONTROL_REDRIVE || action == PPL_CONTROL_DISCARD)
+		return consumer->state == PPL_WORKER_PAUSED ||
+			consumer->state == PPL_WORKER_FAILED ||
+			consumer->state == PPL_WORKER_RETRYING;
+	return action == PPL_CONTROL_STOP || action == PPL_CONTROL_DROP;
+}
+
+/*
+ * A transaction changed the catalogs: that may be what a consumer that cannot
+ * go on waits for.
  */
 void
 ppl_filter_catalog_changed(void)
@@ -357,7 +375,8 @@ ppl_filter_catalog_changed(void)
 	{
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
 
-		if (shared->state == PPL_WORKER_FAILED)
+		if (shared->state == PPL_WORKER_FAILED ||
+			shared->state == PPL_WORKER_PAUSED)
 			ppl_wake(&shared->process.procno);
 	}
 }

@@ -27,8 +27,9 @@ extern void ppl_filter_init(void);
 extern void ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start);
 extern PplSource *ppl_filter_lookup(Oid relid);
 extern void ppl_filter_check_schema(PplSource *source, Relation relation);
-extern void ppl_filter_control(const PplControl *control, XLogRecPtr commit_lsn,
-							   PplSpoolPos begin, PplSpoolPos end);
+extern void ppl_filter_control(const PplControl *control, TransactionId xid,
+							   XLogRecPtr commit_lsn, PplSpoolPos begin,
+							   PplSpoolPos end);
 extern void ppl_filter_catalog_changed(void);
 extern void ppl_filter_publish(bool within);
 extern bool ppl_filter_finish(PplSpoolPos end);

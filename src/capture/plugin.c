@@ -294,7 +294,7 @@ message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
 	control.secret = 0;
 	begin_pos = ppl_spool_writer_flush(self.writer);
 	end_pos = ppl_spool_writer_control(self.writer, self.seq, &control);
-	ppl_filter_control(&control, self.commit_lsn, begin_pos, end_pos);
+	ppl_filter_control(&control, txn->xid, self.commit_lsn, begin_pos, end_pos);
 	self.appended = true;
 }
 

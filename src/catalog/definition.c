@@ -237,7 +237,8 @@ load_stages(int pipeline_id)
 {
 	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT stage_id, name, kind, handler, query,"
-									  " on_error, max_attempts, version"
+									  " on_error, max_attempts, version,"
+									  " coalesce(ceil(extract(epoch FROM timeout) * 1000), 0)::int"
 									  " FROM " PPL_STAGES
 									  " WHERE pipeline_id = $1"
 									  " ORDER BY position",
@@ -257,6 +258,7 @@ load_stages(int pipeline_id)
 		stage->on_error = read_on_error(ppl_sql_text(rows, row, 5));
 		stage->max_attempts = ppl_sql_int(rows, row, 6);
 		stage->version = ppl_sql_int(rows, row, 7);
+		stage->timeout = ppl_sql_int(rows, row, 8);
 		stages = lappend(stages, stage);
 	}
 	return stages;

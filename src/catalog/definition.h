@@ -31,7 +31,8 @@ typedef struct PplStage
 	char	   *handler;		/* qualified signature, or NULL */
 	char	   *query;			/* or NULL */
 	PplOnError	on_error;
-	int			max_attempts;
+	int			max_attempts;	/* of a batch, at the pace of the moment */
+	int			timeout;		/* ms for one event, 0 = none */
 	int			version;		/* of this stage */
 } PplStage;
 

@@ -32,11 +32,13 @@
 #include "worker/deadletter.h"
 #include "worker/judge.h"
 #include "worker/outcome.h"
+#include "worker/policy.h"
 #include "worker/result.h"
 #include "worker/retry.h"
 #include "worker/run.h"
 #include "worker/session.h"
 #include "worker/settle.h"
+#include "worker/timeout.h"
 
 #define PPL_REDRIVE_ROWS 1000	/* dead letters in one transaction */
 #define PPL_TIMED_ROWS 64		/* stages of smaller batches are always timed */
@@ -56,12 +58,25 @@ typedef struct Attempt
 	bool		nothing_left;	/* redrive: no dead letter is queued */
 	bool		abandoned;		/* the position was given up meanwhile */
 	bool		committed;
+	bool		cut;			/* only the first transactions may be done */
+	int			keep;			/* so many */
+	ErrorData  *halt;			/* and why none of the rest, if not for the
+								 * breaker; in the worker's memory */
+	int			max_attempts;	/* of the stage that failed */
+	bool		probing;		/* only try some events, and take them back */
+	int			probes;
+	int			probes_failed;
 } Attempt;
 
+static ErrorData *attempt_once(Attempt *attempt, PplBatch *batch);
 static PplBatchEnd run_attempts(PplWorker *worker, PplBatch *batch);
+static PplBatchEnd halt(Attempt *attempt);
 static void run_transaction(Attempt *attempt, PplBatch *batch);
+static void run_work(Attempt *attempt, PplBatch *batch);
 static bool begin_work(Attempt *attempt, const PplBatch *batch);
 static void run_chunk(Attempt *attempt, const PplBatch *batch);
+static void run_events(Attempt *attempt, const PplBatch *batch);
+static void run_probes(Attempt *attempt, const PplBatch *batch);
 static void run_further_chunks(Attempt *attempt, const PplBatch *batch);
 
 /*
@@ -83,12 +98,61 @@ ppl_batch_redrive(PplWorker *worker)
 	return run_attempts(worker, NULL);
 }
 
+/*
+ * Try some events alone, spread over the batch, and take them back: *nprobes at
+ * most; returns how many there were, and how many of them failed.  None if the
+ * statement cannot be run at all.
+ */
+PplBatchEnd
+ppl_batch_probe(PplWorker *worker, PplBatch *batch, int *nprobes, int *failed)
+{
+	Attempt		attempt;
+	ErrorData  *error;
+
+	memset(&attempt, 0, sizeof(attempt));
+	attempt.worker = worker;
+	attempt.probing = true;
+	attempt.probes = Min(*nprobes, batch->nevents);
+	error = attempt_once(&attempt, batch);
+	*failed = attempt.probes_failed;
+	*nprobes = error == NULL ? attempt.probes : 0;
+	if (error != NULL)
+		FreeErrorData(error);
+	if (worker->stopped)
+		return PPL_BATCH_STOPPED;
+	return attempt.abandoned ? PPL_BATCH_ABANDONED : PPL_BATCH_DONE;
+}
+
 /* Was the spool replaced before all of a large transaction was read? */
 static bool
 spool_replaced(PplWorker *worker, const PplBatch *batch)
 {
 	return batch != NULL && !batch->complete &&
 		pg_atomic_read_u64(&worker->db->spool_start) > batch->end_pos;
+}
+
+/* Take the transaction back, and forget what it noted. */
+static void
+abort_work(void)
+{
+	HOLD_INTERRUPTS();
+	AbortCurrentTransaction();
+	ppl_timeout_stop();
+	ppl_outcome_end();
+	ppl_session_clean();
+	RESUME_INTERRUPTS();
+}
+
+/* How often is a batch to be tried again because of the stage that failed? */
+static int
+max_attempts(const PplWorker *worker)
+{
+	int			stage = ppl_outcome_current_stage();
+
+	if (worker->program == NULL || ppl_outcome_current() == 0 || stage == 0)
+		return PPL_MAX_ATTEMPTS;
+	return ((PplStage *) list_nth(worker->program->pipeline->stages,
+								  stage - 1))->max_attempts;
 }
 
 /*
@@ -104,6 +168,11 @@ attempt_once(Attempt *attempt, PplBatch *batch)
 	attempt->number++;
 	attempt->further = 0;
 	attempt->committed = false;
+	attempt->cut = false;
+	if (attempt->halt != NULL)
+		FreeErrorData(attempt->halt);
+	attempt->halt = NULL;
+	ppl_policy_begin();
 	PG_TRY();
 	{
 		run_transaction(attempt, batch);
@@ -121,11 +190,8 @@ attempt_once(Attempt *attempt, PplBatch *batch)
 
 	if (error != NULL)
 	{
-		HOLD_INTERRUPTS();
-		AbortCurrentTransaction();
-		ppl_outcome_end();
-		ppl_session_clean();
-		RESUME_INTERRUPTS();
+		attempt->max_attempts = max_attempts(attempt->worker);
+		abort_work();
 	}
 	MemoryContextSwitchTo(context);
 	return error;
@@ -150,6 +216,13 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 				return PPL_BATCH_STOPPED;
 			if (attempt.abandoned)
 				return PPL_BATCH_ABANDONED;
+			if (attempt.cut && attempt.keep == 0)
+				return halt(&attempt);
+			if (attempt.cut)
+			{
+				ppl_batch_cut(batch, attempt.keep);
+				continue;
+			}
 			ppl_retry_over(worker);
 			worker->checkpoint.position = attempt.position;
 			if (attempt.further != 0)
@@ -173,7 +246,7 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 		{
 			if (verdict == PPL_VERDICT_EVENT)
 				verdict = PPL_VERDICT_ENVIRONMENT;
-			ppl_retry_wait(worker, verdict, error);
+			ppl_retry_wait(worker, verdict, error, attempt.max_attempts);
 			attempt.careful = false;
 		}
 		else
@@ -184,10 +257,26 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 			worker->stopped = true;
 			return PPL_BATCH_STOPPED;
 		}
-		if (!attempt.careful && verdict == PPL_VERDICT_ENVIRONMENT &&
-			!attempt.redrive)
+		if (!attempt.careful && !attempt.redrive &&
+			(verdict == PPL_VERDICT_ENVIRONMENT || worker->letters_waiting))
 			return PPL_BATCH_ABANDONED;
 	}
+}
+
+/*
+ * A stage does not let the first transaction pass: stand before it as with an
+ * error of the environment.
+ */
+static PplBatchEnd
+halt(Attempt *attempt)
+{
+	PplWorker  *worker = attempt->worker;
+
+	ppl_retry_wait(worker, PPL_VERDICT_ENVIRONMENT, attempt->halt, 0);
+	if (!ppl_worker_disturbed(worker))
+		return PPL_BATCH_ABANDONED;
+	worker->stopped = true;
+	return PPL_BATCH_STOPPED;
 }
 
 /*
@@ -203,24 +292,11 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 	attempt->started_at = GetCurrentTimestamp();
 	attempt->position = worker->checkpoint.position;
 	if (begin_work(attempt, batch))
+		run_work(attempt, batch);
+	if (attempt->cut || attempt->probing)
 	{
-		if (attempt->redrive)
-		{
-			PplBatch   *letters = ppl_batch_create(CurTransactionContext);
-
-			PushActiveSnapshot(GetTransactionSnapshot());
-			ppl_deadletter_load_queued(worker, letters, PPL_REDRIVE_ROWS);
-			PopActiveSnapshot();
-			attempt->nothing_left = (letters->nevents == 0);
-			if (letters->nevents > 0)
-				run_chunk(attempt, letters);
-		}
-		else
-		{
-			run_chunk(attempt, batch);
-			if (!batch->complete)
-				run_further_chunks(attempt, batch);
-		}
+		abort_work();
+		return;
 	}
 	ppl_session_discard();
 	PPL_FAILPOINT("worker-before-commit");
@@ -228,9 +304,36 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 	attempt->committed = true;
 	PPL_FAILPOINT("worker-after-commit");
 
+	ppl_policy_commit();
 	ppl_outcome_end();
 	ppl_session_clean();
 	pgstat_report_stat(false);
+}
+
+/* Run the events that this attempt is about. */
+static void
+run_work(Attempt *attempt, PplBatch *batch)
+{
+	PplBatch   *letters;
+
+	if (attempt->probing)
+		run_probes(attempt, batch);
+	else if (!attempt->redrive)
+	{
+		run_chunk(attempt, batch);
+		if (!batch->complete && !attempt->cut)
+			run_further_chunks(attempt, batch);
+	}
+	else
+	{
+		letters = ppl_batch_create(CurTransactionContext);
+		PushActiveSnapshot(GetTransactionSnapshot());
+		ppl_deadletter_load_queued(attempt->worker, letters, PPL_REDRIVE_ROWS);
+		PopActiveSnapshot();
+		attempt->nothing_left = (letters->nevents == 0);
+		if (letters->nevents > 0)
+			run_chunk(attempt, letters);
+	}
 }
 
 /*
@@ -288,10 +391,9 @@ run_chunk(Attempt *attempt, const PplBatch *batch)
 					  list_length(worker->program->pipeline->stages),
 					  worker->program->pipeline->lineage,
 					  small || worker->chunks++ % PPL_TIMED_SHARE == 0);
-	if (attempt->careful)
-		ppl_blame_run(worker, batch);
-	else
-		ppl_run_events(worker, batch, 1, batch->nevents);
+	run_events(attempt, batch);
+	if (attempt->cut)
+		return;
 	ppl_outcome_add_times(small ? 1 : PPL_TIMED_SHARE);
 	AtEOXact_GUC(false, guc_level);
 	PopActiveSnapshot();
@@ -303,8 +405,64 @@ run_chunk(Attempt *attempt, const PplBatch *batch)
 					 attempt->started_at, attempt->number);
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, guc_level);
+	ppl_policy_count(worker, batch, attempt->redrive);
 	if (!attempt->redrive)
 		attempt->position = batch->last;
+}
+
+/*
+ * Run the events of one chunk, within the timeouts of their stages, and decide
+ * how many of its transactions may be done.
+ */
+static void
+run_events(Attempt *attempt, const PplBatch *batch)
+{
+	PplWorker  *worker = attempt->worker;
+	MemoryContext oldcontext;
+	ErrorContextCallback callback;
+
+	callback.callback = ppl_timeout_explain;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	ppl_timeout_start(worker->program->pipeline);
+	if (attempt->probing)
+	{
+		for (int i = 0; i < attempt->probes; i++)
+		{
+			int			ordinal = 1 + i * (batch->nevents - 1) /
+			Max(attempt->probes - 1, 1);
+
+			if (!ppl_run_probe(worker, batch, ordinal))
+				attempt->probes_failed++;
+		}
+	}
+	else if (attempt->careful)
+		ppl_blame_run(worker, batch);
+	else
+		ppl_run_events(worker, batch, 1, batch->nevents);
+	ppl_timeout_stop();
+	error_context_stack = callback.previous;
+
+	if (attempt->careful && !attempt->redrive)
+	{
+		oldcontext = MemoryContextSwitchTo(worker->context);
+		attempt->keep = ppl_policy_keep(worker, batch, &attempt->halt);
+		attempt->cut = attempt->keep < batch->ntxns;
+		MemoryContextSwitchTo(oldcontext);
+	}
+}
+
+/* Run some events of the batch alone. */
+static void
+run_probes(Attempt *attempt, const PplBatch *batch)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_outcome_begin(batch->context, batch->nevents,
+					  list_length(attempt->worker->program->pipeline->stages),
+					  false, false);
+	run_events(attempt, batch);
+	PopActiveSnapshot();
 }
 
 /*
@@ -341,6 +499,8 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 					 errmsg("the spool was replaced within a transaction")));
 		else
 			ppl_process_wait(-1);
+		if (attempt->cut)
+			return;
 		if (complete)
 		{
 			attempt->further = chunk->end_pos;

@@ -18,5 +18,7 @@ typedef enum PplBatchEnd
 
 extern PplBatchEnd ppl_batch_process(PplWorker *worker, PplBatch *batch);
 extern PplBatchEnd ppl_batch_redrive(PplWorker *worker);
+extern PplBatchEnd ppl_batch_probe(PplWorker *worker, PplBatch *batch,
+								   int *nprobes, int *failed);
 
 #endif							/* PPL_BATCH_H */

@@ -21,6 +21,7 @@
 #include "catalog/names.h"
 #include "catalog/sql.h"
 #include "worker/deadletter.h"
+#include "worker/policy.h"
 
 #define LETTER_COLUMNS		14
 #define LETTERS_MAX			256 /* in one statement */
@@ -206,7 +207,7 @@ ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
 
 	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
 	{
-		if (ppl_outcome_of(ordinal)->fate == PPL_FATE_OPEN)
+		if (!ppl_policy_leaves_letter(worker, batch, ordinal))
 			continue;
 		if (letters == NULL)
 			letters = palloc0(sizeof(*letters));

@@ -99,6 +99,25 @@ ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 	MemoryContextSwitchTo(oldcontext);
 }
 
+/*
+ * Leave only the first transactions in a batch that was gathered and is
+ * complete; the next one begins with the others.
+ */
+void
+ppl_batch_cut(PplBatch *batch, int ntxns)
+{
+	const PplBatchTxn *last = &batch->txns[ntxns - 1];
+
+	Assert(batch->complete && ntxns > 0 && ntxns < batch->ntxns);
+	batch->ntxns = ntxns;
+	batch->nevents = last->first + last->nevents - 1;
+	batch->last.commit_lsn = last->commit_lsn;
+	batch->last.seq = batch->events[batch->nevents - 1].seq;
+	batch->end_lsn = last->end_lsn;
+	batch->end_pos = last->end_pos;
+	batch->has_control = false;
+}
+
 /* Is this a change that the pipeline asked for and did not write itself? */
 static bool
 wanted_change(const PplRecordHeader *header, const PplGatherRequest *request)
@@ -159,6 +178,9 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 		{
 			ppl_spool_reader_skip(reader);
 			batch->end_lsn = header.end_lsn;
+			if (open)
+				batch->txns[batch->ntxns - 1].end_pos =
+					ppl_spool_reader_position(reader);
 			open = false;
 			take_cut(&cut, batch, ppl_spool_reader_position(reader));
 			full = batch->nevents >= request->max_rows ||

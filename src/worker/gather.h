@@ -26,6 +26,7 @@ typedef struct PplBatchTxn
 	TimestampTz committed_at;
 	int			first;			/* ordinal of its first event here */
 	int			nevents;
+	PplSpoolPos end_pos;		/* in the spool, when it is complete */
 } PplBatchTxn;
 
 typedef struct PplEvent
@@ -82,6 +83,7 @@ typedef struct PplGatherRequest
 extern PplBatch *ppl_batch_create(MemoryContext parent);
 extern void ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 								TupleDesc desc, HeapTuple tuple);
+extern void ppl_batch_cut(PplBatch *batch, int ntxns);
 extern void ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 					   const PplGatherRequest *request);
 

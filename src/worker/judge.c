@@ -2,13 +2,15 @@
  * judge.c
  *		What kind of error is this?
  *
- * By its SQLSTATE alone; whether an error that looks like one of the
+ * By its SQLSTATE alone, but for a statement that was cancelled because an event
+ * exceeded the timeout of a stage; whether an error that looks like one of the
  * environment is a single event's all the same is for blame.c to find out.
  */
 #include "postgres.h"
 #include "base/compat.h"
 
 #include "worker/judge.h"
+#include "worker/timeout.h"
 
 /*
  * The verdict on an error.  docs/reference.md has the same table.
@@ -16,6 +18,8 @@
 PplVerdict
 ppl_judge(int sqlstate)
 {
+	if (sqlstate == ERRCODE_QUERY_CANCELED && ppl_timeout_expired())
+		return PPL_VERDICT_EVENT;
 	switch (ERRCODE_TO_CATEGORY(sqlstate))
 	{
 		case MAKE_SQLSTATE('0', '8', '0', '0', '0'):

@@ -33,6 +33,7 @@
 #include "catalog/definition.h"
 #include "worker/batch.h"
 #include "worker/main.h"
+#include "worker/pause.h"
 #include "worker/session.h"
 #include "worker/settle.h"
 #include "worker/worker.h"
@@ -144,6 +145,7 @@ load_checkpoint(void)
 	PplPipeline *pipeline;
 	bool		running;
 
+	HOLD_CANCEL_INTERRUPTS();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
@@ -158,6 +160,7 @@ load_checkpoint(void)
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
 	MemoryContextSwitchTo(self.context);
 
 	/*
@@ -252,7 +255,9 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	if (batch->nevents > 0)
 	{
 		pgstat_report_activity(STATE_RUNNING, "processing a batch");
-		end_of_batch = ppl_batch_process(&self, batch);
+		end_of_batch = ppl_pause_before(&self, batch);
+		if (end_of_batch == PPL_BATCH_DONE)
+			end_of_batch = ppl_batch_process(&self, batch);
 		if (end_of_batch == PPL_BATCH_DONE)
 		{
 			ppl_spool_reader_seek(self.reader, batch->end_pos);
@@ -290,6 +295,7 @@ act_on_control(const PplBatch *batch)
 		redrive(batch) != PPL_BATCH_DONE)
 		return false;
 
+	HOLD_CANCEL_INTERRUPTS();	/* there is no batch to try again */
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
@@ -303,6 +309,7 @@ act_on_control(const PplBatch *batch)
 							   control->version);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
 	MemoryContextSwitchTo(self.context);
 	if (gone)
 	{
@@ -326,10 +333,12 @@ act_on_control(const PplBatch *batch)
 static PplBatchEnd
 redrive(const PplBatch *batch)
 {
+	HOLD_CANCEL_INTERRUPTS();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	ppl_settle_xid(batch->control_xid);
 	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
 	MemoryContextSwitchTo(self.context);
 	return ppl_batch_redrive(&self);
 }

@@ -42,6 +42,8 @@ static struct
 	int			current;		/* ordinal, 0 = none */
 	int			current_stage;	/* stage that works on it, nstages + 1 =
 								 * output */
+	uint32		moves;			/* counts each change of the two, for
+								 * timeout.c */
 	instr_time	since;			/* when current_stage began */
 	instr_time *spent;			/* by stage, if this batch is timed; else NULL */
 }			self;
@@ -151,6 +153,15 @@ ppl_outcome_current_stage(void)
 }
 
 /*
+ * Changes whenever a stage goes to work on an event.
+ */
+uint32
+ppl_outcome_moves(void)
+{
+	return self.moves;
+}
+
+/*
  * This event is to be blamed for the error that comes now.
  */
 void
@@ -225,6 +236,7 @@ switch_to(int32 ordinal, int stage)
 	}
 	self.current = ordinal;
 	self.current_stage = stage;
+	self.moves++;
 }
 
 /* The stage after this fence goes to work on an event. */

@@ -58,6 +58,7 @@ extern PplEventOutcome *ppl_outcome_of(int ordinal);
 extern PplStageTally *ppl_outcome_tally(int stage);
 extern int	ppl_outcome_current(void);
 extern int	ppl_outcome_current_stage(void);
+extern uint32 ppl_outcome_moves(void);
 extern void ppl_outcome_set_current(int ordinal);
 extern void ppl_outcome_clear_current(void);
 extern void ppl_outcome_save_tallies(void);

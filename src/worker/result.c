@@ -16,6 +16,7 @@
 #include "worker/deadletter.h"
 #include "worker/lineage.h"
 #include "worker/outcome.h"
+#include "worker/policy.h"
 #include "worker/result.h"
 
 /* What is made of one batch. */
@@ -68,7 +69,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 		PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 
 		settle_fate(pipeline, outcome);
-		if (outcome->fate != PPL_FATE_OPEN)
+		if (ppl_policy_leaves_letter(worker, batch, ordinal))
 			result.payloads[ordinal] =
 				ppl_deadletter_render(worker->program, &batch->events[ordinal - 1]);
 		add_event(&result, ordinal);

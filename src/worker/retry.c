@@ -8,18 +8,15 @@
 #include "base/compat.h"
 
 #include "common/pg_prng.h"
-#include "miscadmin.h"
-#include "utils/inval.h"
 #include "utils/timestamp.h"
 
-#include "base/process.h"
 #include "worker/retry.h"
+#include "worker/wait.h"
 
 #define PPL_MOMENT_FIRST_MS			10
 #define PPL_MOMENT_MAX_MS			10000
 #define PPL_ENVIRONMENT_FIRST_MS	1000
 #define PPL_ENVIRONMENT_MAX_MS		60000
-#define PPL_REPAIR_MS				100
 #define PPL_LOG_INTERVAL_MS			60000
 
 /* One line a minute, or when the error is another one. */
@@ -48,41 +45,27 @@ log_error(PplWorker *worker, bool moment, const ErrorData *error)
 }
 
 /*
- * Sleep until the next attempt is due.  New events do not shorten the wait, but
- * a change of any definition or object may be the repair: then it is over soon.
- */
-static void
-wait_for_attempt(PplWorker *worker, int64 delay)
-{
-	TimestampTz begin = GetCurrentTimestamp();
-
-	for (;;)
-	{
-		int64		passed = (GetCurrentTimestamp() - begin) / 1000;
-
-		AcceptInvalidationMessages();
-		if (ppl_program_objects_changed())
-			delay = Min(delay, PPL_REPAIR_MS);
-		if (passed >= delay || ppl_worker_disturbed(worker))
-			return;
-		ppl_process_wait((long) (delay - passed));
-	}
-}
-
-/*
  * A batch could not be processed: say so, and wait before the next attempt, the
- * longer the more attempts failed in a row.
+ * longer the more attempts failed in a row.  An error of the moment is bound to
+ * pass soon; after max_attempts it counts as one of the environment.
  */
 void
-ppl_retry_wait(PplWorker *worker, PplVerdict verdict, const ErrorData *error)
+ppl_retry_wait(PplWorker *worker, PplVerdict verdict, const ErrorData *error,
+			   int max_attempts)
 {
 	bool		moment = (verdict == PPL_VERDICT_MOMENT);
-	int64		delay = moment ? PPL_MOMENT_FIRST_MS : PPL_ENVIRONMENT_FIRST_MS;
+	int			before = worker->failures++;
+	int64		delay;
 
-	delay <<= Min(worker->failures, 20);
+	if (moment && before >= max_attempts)
+	{
+		moment = false;
+		before -= max_attempts;
+	}
+	delay = (int64) (moment ? PPL_MOMENT_FIRST_MS : PPL_ENVIRONMENT_FIRST_MS) <<
+		Min(before, 20);
 	delay = Min(delay, moment ? PPL_MOMENT_MAX_MS : PPL_ENVIRONMENT_MAX_MS);
 	delay = delay / 2 + (int64) (pg_prng_double(&pg_global_prng_state) * delay / 2);
-	worker->failures++;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	ppl_consumer_set_state(worker->consumer,
@@ -93,18 +76,19 @@ ppl_retry_wait(PplWorker *worker, PplVerdict verdict, const ErrorData *error)
 	pg_atomic_fetch_add_u64(&worker->consumer->retries, 1);
 	log_error(worker, moment, error);
 	ConditionVariableBroadcast(&worker->db->changed);
-	(void) ppl_program_objects_changed();
-	wait_for_attempt(worker, delay);
+	if (ppl_wait(worker, delay) == PPL_WAIT_LETTERS)
+		worker->letters_waiting = true;
 }
 
 /*
- * It works again.
+ * It works again.  What paused the worker is for pause.c to judge.
  */
 void
 ppl_retry_over(PplWorker *worker)
 {
 	worker->failures = 0;
-	if (worker->consumer->state == PPL_WORKER_RUNNING)
+	if (worker->consumer->state == PPL_WORKER_RUNNING ||
+		worker->consumer->state == PPL_WORKER_PAUSED)
 		return;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	ppl_consumer_set_state(worker->consumer, PPL_WORKER_RUNNING);

@@ -8,8 +8,10 @@
 #include "worker/judge.h"
 #include "worker/worker.h"
 
+#define PPL_MAX_ATTEMPTS	5	/* of a batch, if no stage says otherwise */
+
 extern void ppl_retry_wait(PplWorker *worker, PplVerdict verdict,
-						   const ErrorData *error);
+						   const ErrorData *error, int max_attempts);
 extern void ppl_retry_over(PplWorker *worker);
 
 #endif							/* PPL_RETRY_H */

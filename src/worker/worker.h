@@ -24,6 +24,8 @@ typedef struct PplWorker
 	bool		stopped;		/* the definition says so, or is gone */
 	uint64		chunks;			/* run so far */
 	int			failures;		/* attempts in a row that had to wait */
+	TransactionId letters_seen; /* letters_xid that was acted on */
+	bool		letters_waiting;	/* run queued dead letters next */
 } PplWorker;
 
 extern bool ppl_worker_disturbed(const PplWorker *worker);

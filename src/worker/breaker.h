@@ -1,0 +1,17 @@
+/*
+ * breaker.h
+ *		Circuit breaker: how many of the last events failed.
+ */
+#ifndef PPL_BREAKER_H
+#define PPL_BREAKER_H
+
+extern void ppl_breaker_begin(void);
+extern bool ppl_breaker_failed(int ordinal);
+extern void ppl_breaker_passed(int nevents);
+extern void ppl_breaker_commit(void);
+extern bool ppl_breaker_open(void);
+extern void ppl_breaker_close(void);
+extern int	ppl_breaker_failures(void);
+extern bool ppl_breaker_calm(void);
+
+#endif							/* PPL_BREAKER_H */

@@ -1,0 +1,12 @@
+/*
+ * pause.h
+ *		A pipeline that fails too much stands still, instead of going on.
+ */
+#ifndef PPL_PAUSE_H
+#define PPL_PAUSE_H
+
+#include "worker/batch.h"
+
+extern PplBatchEnd ppl_pause_before(PplWorker *worker, PplBatch *batch);
+
+#endif							/* PPL_PAUSE_H */

@@ -1,0 +1,50 @@
+/*
+ * wait.c
+ *		A worker that has events and cannot go on waits.
+ *
+ * Runs outside transactions.  New events do not shorten the wait, but what may
+ * be the repair does: a change of any definition or object, of the settings, or
+ * a word about dead letters, whose control record lies behind the events that
+ * the worker cannot process.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "utils/inval.h"
+#include "utils/timestamp.h"
+
+#include "base/process.h"
+#include "worker/wait.h"
+
+#define PPL_REPAIR_MS		100
+
+/*
+ * Wait for so many milliseconds, or until there is a reason to look again.
+ */
+PplWaitEnd
+ppl_wait(PplWorker *worker, int64 delay)
+{
+	TimestampTz begin = GetCurrentTimestamp();
+	TimestampTz reloaded_at = PgReloadTime;
+
+	(void) ppl_program_objects_changed();
+	for (;;)
+	{
+		int64		passed = (GetCurrentTimestamp() - begin) / 1000;
+		TransactionId letters = pg_atomic_read_u32(&worker->consumer->letters_xid);
+
+		if (ppl_worker_disturbed(worker))
+			return PPL_WAIT_DISTURBED;
+		if (letters != worker->letters_seen)
+		{
+			worker->letters_seen = letters;
+			return PPL_WAIT_LETTERS;
+		}
+		AcceptInvalidationMessages();
+		if (ppl_program_objects_changed())
+			delay = Min(delay, PPL_REPAIR_MS);
+		if (passed >= delay || PgReloadTime != reloaded_at)
+			return PPL_WAIT_OVER;
+		ppl_process_wait((long) (delay - passed));
+	}
+}
