@@ -130,5 +130,24 @@ SELECT * FROM pipeline.ledger('dl');
 
 SELECT pipeline.drop_pipeline('dl');
 SELECT count(*) FROM letters;
+
+-- A letter that does not fit the source of today is run in vain, alone.
+CREATE TABLE retyped (id int PRIMARY KEY, a text);
+CREATE TABLE ids (id int PRIMARY KEY);
+SELECT pipeline.create_pipeline('dl', 'retyped'),
+	pipeline.add_stage('dl', 'no', 'validate', query => 'SELECT false FROM event'),
+	pipeline.add_stage('dl', 'id', 'transform', query => 'SELECT id FROM event'),
+	pipeline.add_output('dl', 'ids'),
+	pipeline.start('dl');
+INSERT INTO retyped VALUES (1, '1'), (2, 'two'), (3, '3');
+SELECT pipeline.wait_for('dl');
+SELECT pipeline.drop_stage('dl', 'no');
+ALTER TABLE retyped ALTER a TYPE int USING 0;
+SELECT pipeline.redrive('dl');
+SELECT pipeline.wait_for('dl');
+SELECT * FROM ids ORDER BY id;
+SELECT event, stage, kind, reason, attempts, state, queued FROM letters ORDER BY event;
+SELECT * FROM pipeline.ledger('dl');
+SELECT pipeline.drop_pipeline('dl');
 SET client_min_messages = warning;
 DROP SCHEMA deadletters CASCADE;

@@ -328,9 +328,10 @@ run_work(Attempt *attempt, PplBatch *batch)
 	{
 		letters = ppl_batch_create(CurTransactionContext);
 		PushActiveSnapshot(GetTransactionSnapshot());
-		ppl_deadletter_load_queued(attempt->worker, letters, PPL_REDRIVE_ROWS);
+		attempt->nothing_left =
+			ppl_deadletter_load_queued(attempt->worker, letters,
+									   PPL_REDRIVE_ROWS, attempt->careful) == 0;
 		PopActiveSnapshot();
-		attempt->nothing_left = (letters->nevents == 0);
 		if (letters->nevents > 0)
 			run_chunk(attempt, letters);
 	}

@@ -10,17 +10,20 @@
 #include "base/compat.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/pg_lsn.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "catalog/names.h"
 #include "catalog/sql.h"
 #include "worker/deadletter.h"
+#include "worker/judge.h"
 #include "worker/policy.h"
 
 #define LETTER_COLUMNS		14
@@ -247,12 +250,70 @@ restore_row(PplProgram *program, Datum payload)
 	return heap_copytuple(&tuple);
 }
 
+/* A dead letter whose row cannot be restored was run again in vain. */
+static void
+fail_restoring(int64 id, const ErrorData *error)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg(INT8OID, Int64GetDatum(id)),
+		ppl_sql_arg_text(error->message),
+		ppl_sql_arg_text(unpack_sql_state(error->sqlerrcode)),
+		text_or_null(error->detail),
+	};
+
+	(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS " SET queued = false,"
+					   " attempts = attempts + 1, reason = $2, sqlstate = $3,"
+					   " detail = $4, context = 'restoring the row',"
+					   " failed_at = pg_catalog.clock_timestamp()"
+					   " WHERE id = $1",
+					   lengthof(args), args);
+}
+
+/*
+ * restore_row in a subtransaction.  NULL if the row does not fit today's row
+ * type: that is the letter's own fault, and no reason to keep the others.
+ */
+static HeapTuple
+try_restore_row(PplProgram *program, Datum payload, int64 id)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	HeapTuple volatile tuple = NULL;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		tuple = restore_row(program, payload);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	if (error == NULL)
+		return tuple;
+	if (ppl_judge(error->sqlerrcode) != PPL_VERDICT_EVENT)
+		ReThrowError(error);
+	fail_restoring(id, error);
+	return NULL;
+}
+
 /*
  * Put up to limit queued dead letters into an empty batch, in event order, and
- * lock them.
+ * lock them.  Returns how many were queued: a careful run leaves out those that
+ * cannot be restored.
  */
-void
-ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit)
+int64
+ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit,
+						   bool careful)
 {
 	PplProgram *program = worker->program;
 	PplSqlArg	args[] = {ppl_sql_arg_int(worker->pipeline_id),
@@ -268,8 +329,13 @@ ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit)
 	{
 		PplRecordHeader header;
 		PplEvent   *event;
-		HeapTuple	tuple = restore_row(program, ppl_sql_value(result, i, 3));
+		int64		id = DatumGetInt64(ppl_sql_value(result, i, 0));
+		Datum		payload = ppl_sql_value(result, i, 3);
+		HeapTuple	tuple = careful ? try_restore_row(program, payload, id) :
+		restore_row(program, payload);
 
+		if (tuple == NULL)
+			continue;
 		memset(&header, 0, sizeof(header));
 		header.kind = PPL_REC_INSERT;
 		header.commit_lsn = DatumGetLSN(ppl_sql_value(result, i, 4));
@@ -279,12 +345,13 @@ ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit)
 		ppl_batch_add_event(batch, &header, program->source_desc, tuple);
 
 		event = &batch->events[batch->nevents - 1];
-		event->dead_letter_id = DatumGetInt64(ppl_sql_value(result, i, 0));
+		event->dead_letter_id = id;
 		event->dead_letter_version = ppl_sql_int(result, i, 1);
 		event->was_rejected = strcmp(ppl_sql_text(result, i, 2), "rejected") == 0;
 		event->attempts = ppl_sql_int(result, i, 8);
 	}
 	batch->complete = true;
+	return result->nrows;
 }
 
 /*

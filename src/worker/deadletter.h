@@ -13,8 +13,8 @@
 extern Datum ppl_deadletter_render(PplProgram *program, const PplEvent *event);
 extern void ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
 								 const Datum *payloads);
-extern void ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch,
-									   int limit);
+extern int64 ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch,
+										int limit, bool careful);
 extern void ppl_deadletter_redriven(PplWorker *worker, const PplBatch *batch,
 									int64 batch_id);
 
