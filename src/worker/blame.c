@@ -16,6 +16,7 @@
 #include "worker/blame.h"
 #include "worker/judge.h"
 #include "worker/outcome.h"
+#include "worker/policy.h"
 #include "worker/run.h"
 
 /* Judgement of a batch under way. */
@@ -103,7 +104,8 @@ try(Trial *trial, int first, int last)
 }
 
 /*
- * Run a batch in parts.  Afterwards every event is either run or excluded.
+ * Run a batch in parts.  Afterwards every event is either run or excluded, up to
+ * one for which the batch is to be cut (policy.c).
  * Throws the error if it is one of the environment or of the moment.
  */
 void
@@ -128,6 +130,8 @@ ppl_blame_run(PplWorker *worker, const PplBatch *batch)
 		if (first == last)
 		{
 			blame(&trial, first, error);
+			if (ppl_policy_stops(worker, batch, first))
+				return;
 			first++;
 			continue;
 		}
@@ -146,7 +150,11 @@ ppl_blame_run(PplWorker *worker, const PplBatch *batch)
 		}
 		if (ppl_outcome_excluded(suspect) ||
 			(error = try(&trial, suspect, suspect)) != NULL)
+		{
 			blame(&trial, suspect, error);
+			if (ppl_policy_stops(worker, batch, suspect))
+				return;
+		}
 		first = suspect + 1;
 		size = Max(size * 2, 2);
 	}

@@ -26,6 +26,7 @@ static struct
 	int			capacity;
 	int			count;
 	int			committed;		/* so many are of committed batches */
+	int			chunk;			/* so many are of what was before this chunk */
 	int			oldest;			/* the first one that counts */
 	uint64		closed_at;		/* events done when it was closed last */
 }			self;
@@ -37,7 +38,17 @@ void
 ppl_breaker_begin(void)
 {
 	self.base = self.done;
-	self.count = self.committed;
+	self.count = self.chunk = self.committed;
+	self.oldest = 0;
+}
+
+/*
+ * The failures of this chunk are told once more, from the first.
+ */
+void
+ppl_breaker_again(void)
+{
+	self.count = self.chunk;
 	self.oldest = 0;
 }
 
@@ -74,6 +85,7 @@ void
 ppl_breaker_passed(int nevents)
 {
 	self.base += nevents;
+	self.chunk = self.count;
 }
 
 /*
@@ -113,7 +125,7 @@ ppl_breaker_open(void)
 void
 ppl_breaker_close(void)
 {
-	self.count = self.committed = self.oldest = 0;
+	self.count = self.committed = self.chunk = self.oldest = 0;
 	self.closed_at = self.done;
 }
 

@@ -6,6 +6,7 @@
 #define PPL_BREAKER_H
 
 extern void ppl_breaker_begin(void);
+extern void ppl_breaker_again(void);
 extern bool ppl_breaker_failed(int ordinal);
 extern void ppl_breaker_passed(int nevents);
 extern void ppl_breaker_commit(void);

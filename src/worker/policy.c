@@ -83,6 +83,33 @@ halt_error(const PplWorker *worker, const PplBatch *batch, int ordinal)
 	return error;
 }
 
+/* Does the stage that this event failed in halt the pipeline? */
+static bool
+halts(const PplWorker *worker, const PplBatch *batch, int ordinal)
+{
+	const PplStage *stage = stage_of(worker, ppl_outcome_of(ordinal));
+
+	return stage != NULL && stage->on_error == PPL_ON_ERROR_HALT &&
+		batch->events[ordinal - 1].dead_letter_id == 0;
+}
+
+/*
+ * This event was just blamed, and all before it are settled.  Is the batch to be
+ * cut because of it, so that there is no need to run the rest?
+ */
+bool
+ppl_policy_stops(const PplWorker *worker, const PplBatch *batch, int ordinal)
+{
+	const PplEvent *event = &batch->events[ordinal - 1];
+
+	if (ppl_outcome_of(ordinal)->fate != PPL_FATE_FAILED ||
+		event->dead_letter_id != 0)
+		return false;
+	if (halts(worker, batch, ordinal))
+		return true;
+	return ppl_breaker_failed(ordinal) && event->txn + 1 < batch->ntxns;
+}
+
 /*
  * How many transactions of the batch may be committed: all, unless a stage
  * halts the pipeline before one (then *halt says so, in CurrentMemoryContext),
@@ -93,6 +120,7 @@ ppl_policy_keep(const PplWorker *worker, const PplBatch *batch, ErrorData **halt
 {
 	int			keep = batch->ntxns;
 
+	ppl_breaker_again();
 	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
 	{
 		const PplEventOutcome *outcome = ppl_outcome_of(ordinal);
@@ -104,7 +132,7 @@ ppl_policy_keep(const PplWorker *worker, const PplBatch *batch, ErrorData **halt
 		if (outcome->fate != PPL_FATE_FAILED)
 			continue;
 		stage = stage_of(worker, outcome);
-		if (stage != NULL && stage->on_error == PPL_ON_ERROR_HALT)
+		if (halts(worker, batch, ordinal))
 		{
 			*halt = halt_error(worker, batch, ordinal);
 			return txn;

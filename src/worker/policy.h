@@ -10,6 +10,8 @@
 extern bool ppl_policy_leaves_letter(const PplWorker *worker,
 									 const PplBatch *batch, int ordinal);
 extern void ppl_policy_begin(void);
+extern bool ppl_policy_stops(const PplWorker *worker, const PplBatch *batch,
+							 int ordinal);
 extern int	ppl_policy_keep(const PplWorker *worker, const PplBatch *batch,
 							ErrorData **halt);
 extern void ppl_policy_count(const PplWorker *worker, const PplBatch *batch,
