@@ -112,5 +112,17 @@ SELECT pipeline.wait_for('o');
 SELECT id FROM dst WHERE id >= 20 ORDER BY id;
 SELECT * FROM pipeline.ledger('o');
 
+-- One transaction that is taken in two chunks, and halts in the second: nothing
+-- of it is done, but what was committed before.
+INSERT INTO src VALUES (99, NULL);
+INSERT INTO src SELECT i, CASE WHEN i = 10900 THEN 'a' END FROM generate_series(101, 11000) i;
+INSERT INTO src VALUES (12000, NULL);
+SELECT reached('failed');
+SELECT count(*), max(id) FROM dst WHERE id > 22;
+CREATE OR REPLACE FUNCTION c(s src) RETURNS SETOF src LANGUAGE sql STABLE AS $$ SELECT s.* $$;
+SELECT pipeline.wait_for('o');
+SELECT count(*), max(id) FROM dst WHERE id > 22;
+SELECT * FROM pipeline.ledger('o');
+
 SELECT pipeline.drop_pipeline('o');
 DROP SCHEMA on_error CASCADE;
