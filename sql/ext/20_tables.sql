@@ -29,7 +29,7 @@ CREATE TABLE _pipeline.pipelines (
 COMMENT ON TABLE _pipeline.pipelines IS 'one row a pipeline';
 COMMENT ON COLUMN _pipeline.pipelines.search_path IS 'for user code, as it was when the pipeline was declared';
 COMMENT ON COLUMN _pipeline.pipelines.running IS 'what the owner asked for';
-COMMENT ON COLUMN _pipeline.pipelines.slot_lsn IS 'the slot in whose changes it was born: with another slot its position is lost';
+COMMENT ON COLUMN _pipeline.pipelines.slot_lsn IS 'the slot in whose changes it was born: with another slot its position is lost; 0/0 = that was said';
 COMMENT ON COLUMN _pipeline.pipelines.born IS 'was started at least once, in the database named by system_identifier and database';
 COMMENT ON COLUMN _pipeline.pipelines.version IS 'of the definition, grows with each change of stages and outputs';
 
@@ -101,12 +101,14 @@ CREATE TABLE _pipeline.slot (
 	system_identifier bigint NOT NULL,
 	database oid NOT NULL,
 	slot_lsn pg_lsn NOT NULL,
+	timeline bigint NOT NULL,
 	secret bigint NOT NULL,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT slot_pkey PRIMARY KEY (singleton),
 	CONSTRAINT slot_singleton_check CHECK (singleton)
 );
 COMMENT ON TABLE _pipeline.slot IS 'the replication slot of this database; one row';
+COMMENT ON COLUMN _pipeline.slot.timeline IS 'on which it was made: a slot that a promoted or restored server finds is not to be trusted';
 COMMENT ON COLUMN _pipeline.slot.secret IS 'proves that a control message in the WAL was written by the extension';
 
 CREATE TABLE _pipeline.counts (

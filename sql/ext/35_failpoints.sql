@@ -4,7 +4,7 @@ CREATE FUNCTION _pipeline.failpoint_set(name text, action text)
 RETURNS void
 AS 'MODULE_PATHNAME', 'pipeline_failpoint_set'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION _pipeline.failpoint_set(text, text) IS 'for tests: have processes that come by a failpoint do one of off, wait, error, exit, crash';
+COMMENT ON FUNCTION _pipeline.failpoint_set(text, text) IS 'for tests: have processes that come by a failpoint do one of off, wait, error, exit, crash, fail';
 REVOKE ALL ON FUNCTION _pipeline.failpoint_set(text, text) FROM PUBLIC;
 
 CREATE FUNCTION _pipeline.failpoint_wait(name text)

@@ -68,9 +68,11 @@ COMMENT ON VIEW _pipeline.worker_states IS 'workers of this database with their 
 CREATE VIEW pipeline.status WITH (security_barrier) AS
 SELECT p.name AS pipeline,
 	CASE
-		WHEN NOT p.running OR NOT _pipeline.is_here(p.system_identifier, p.database) THEN 'stopped'
-		WHEN d.state = 'failed' THEN 'failed'
-		WHEN x.restored THEN 'lost'
+		WHEN NOT p.born OR NOT _pipeline.is_here(p.system_identifier, p.database) THEN 'stopped'
+		WHEN pg_catalog.pg_is_in_recovery() THEN 'standby'
+		WHEN p.running AND d.state = 'failed' THEN 'failed'
+		WHEN x.lost THEN 'lost'
+		WHEN NOT p.running THEN 'stopped'
 		WHEN d.state IS DISTINCT FROM 'ready' OR w.state IS NULL THEN 'starting'
 		ELSE w.state
 	END AS state,
@@ -94,8 +96,8 @@ SELECT p.name AS pipeline,
 	w.retained_wal_bytes,
 	CASE
 		WHEN d.state = 'failed' THEN d.last_error
-		WHEN x.restored THEN pg_catalog.format(
-			'the position of the pipeline was restored, and its replication slot is gone (hint: SELECT pipeline.start(%L, skip_to_now => true); goes on from now and leaves out what was committed in between.)',
+		WHEN x.lost AND w.state IS DISTINCT FROM 'lost' THEN pg_catalog.format(
+			'the replication slot that held the position of the pipeline is gone (hint: SELECT pipeline.start(%L, skip_to_now => true); goes on from now and leaves out what was committed in between.)',
 			p.name)
 		ELSE w.last_error
 	END AS last_error,
@@ -137,9 +139,8 @@ FROM _pipeline.pipelines p
 			WHEN w.caught_up THEN greatest(w.processed_lsn, d.decoded_lsn)
 			ELSE coalesce(w.processed_lsn, k.commit_lsn)
 		END AS processed_lsn,
-		-- by pg_restore: capture, who would say "lost", was there before it
-		p.running AND w.pipeline_id IS NULL AND d.state = 'ready'
-			AND p.slot_lsn IS DISTINCT FROM d.slot_lsn AS restored
+		-- 0/0: capture has said so; it may not have seen yet what pg_restore brought
+		p.born AND (p.slot_lsn = '0/0' OR p.slot_lsn <> d.slot_lsn) IS TRUE AS lost
 	) x
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.status IS 'how each pipeline stands';

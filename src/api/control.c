@@ -11,6 +11,7 @@
 #include "postgres.h"
 #include "base/compat.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -34,7 +35,8 @@ PPL_FUNCTION(pipeline_stop);
 PPL_FUNCTION(pipeline_restart);
 
 static void check_startable(const PplPipeline *pipeline);
-static void check_room(const PplPipeline *pipeline);
+static void take_place(const PplPipeline *pipeline);
+static void refuse_lost(const PplPipeline *pipeline, const PplDatabase *db);
 static void give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn);
 static bool has_queued(const PplPipeline *pipeline);
 static void set_running(const PplPipeline *pipeline, bool running);
@@ -53,13 +55,8 @@ pipeline_start(PG_FUNCTION_ARGS)
 
 	db = ppl_preflight("pipeline.start");
 	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessExclusiveLock);
-	if (pipeline->born && pipeline->slot_lsn != db->slot_lsn && !skip_to_now)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the position of pipeline \"%s\" is lost", name),
-				 errdetail("The replication slot that held it is gone, and with it what was committed and not processed."),
-				 errhint("SELECT pipeline.start(%s, skip_to_now => true); goes on from now.",
-						 quote_literal_cstr(name))));
+	if (!skip_to_now)
+		refuse_lost(pipeline, db);
 	if (pipeline->running && !skip_to_now)
 	{
 		ereport(NOTICE,
@@ -69,7 +66,7 @@ pipeline_start(PG_FUNCTION_ARGS)
 	check_startable(pipeline);
 
 	if (!pipeline->born)
-		check_room(pipeline);
+		take_place(pipeline);
 	if (!pipeline->born || skip_to_now)
 	{
 		give_birth(pipeline, db->slot_lsn);
@@ -118,10 +115,12 @@ Datum
 pipeline_restart(PG_FUNCTION_ARGS)
 {
 	char	   *name = ppl_args_text(fcinfo, 0, "name");
+	PplDatabase *db;
 	PplPipeline *pipeline;
 
-	(void) ppl_preflight("pipeline.restart");
+	db = ppl_preflight("pipeline.restart");
 	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessExclusiveLock);
+	refuse_lost(pipeline, db);
 	if (!pipeline->born)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -135,6 +134,19 @@ pipeline_restart(PG_FUNCTION_ARGS)
 		emit(pipeline, PPL_CONTROL_STOP);
 	emit(pipeline, PPL_CONTROL_START);
 	PG_RETURN_VOID();
+}
+
+/* Is there still a slot that has what was committed since its position? */
+static void
+refuse_lost(const PplPipeline *pipeline, const PplDatabase *db)
+{
+	if (pipeline->born && pipeline->slot_lsn != db->slot_lsn)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the position of pipeline \"%s\" is lost", pipeline->name),
+				 errdetail("The replication slot that held it is gone, and with it what was committed and not processed."),
+				 errhint("SELECT pipeline.start(%s, skip_to_now => true); goes on from now.",
+						 quote_literal_cstr(pipeline->name))));
 }
 
 /* Would a worker find all it needs?  Things may have changed since. */
@@ -162,32 +174,18 @@ check_startable(const PplPipeline *pipeline)
 }
 
 /*
- * Is there a place in shared memory for one pipeline more?  Capture makes it
- * when it reads the message of the start, too late to refuse.  Of this
- * database the definitions are counted, since capture may not have come to
- * all of them; two sessions that start at the same moment may both take the
- * last place.
+ * Take a place in shared memory for one pipeline more.  Capture fills it when
+ * it reads the message of the start, too late to refuse.
  */
 static void
-check_room(const PplPipeline *pipeline)
+take_place(const PplPipeline *pipeline)
 {
-	int			used = list_length(ppl_definition_load_born());
-
-	LWLockAcquire(ppl_shared->lock, LW_SHARED);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
-	{
-		PplConsumer *consumer = &ppl_shared->consumers[i];
-
-		used += OidIsValid(consumer->dboid) && !consumer->dropped &&
-			consumer->dboid != MyDatabaseId;
-	}
-	LWLockRelease(ppl_shared->lock);
-	if (used >= ppl_shared->nconsumers)
+	if (!ppl_consumer_reserve(pipeline->pipeline_id, GetCurrentTransactionId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many started pipelines"),
-				 errdetail("pipeline.max_segments is %d, and %d are in use; pipeline \"%s\" needs one.",
-						   ppl_shared->nconsumers, used, pipeline->name),
+				 errdetail("pipeline.max_segments is %d, and all are in use; pipeline \"%s\" needs one.",
+						   ppl_shared->nconsumers, pipeline->name),
 				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
 						 ppl_shared->nconsumers * 2)));
 }

@@ -8,6 +8,7 @@
 #include "postgres.h"
 #include "base/compat.h"
 
+#include "access/transam.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
 #include "catalog/pg_type.h"
@@ -69,7 +70,8 @@ pipeline_consumers(PG_FUNCTION_ARGS)
 		LWLockAcquire(ppl_shared->lock, LW_SHARED);
 		copy = ppl_shared->consumers[i];
 		LWLockRelease(ppl_shared->lock);
-		if (copy.dboid == MyDatabaseId && !copy.dropped)
+		if (copy.dboid == MyDatabaseId && !copy.dropped &&
+			!TransactionIdIsValid(copy.reserved_by))
 			put_consumer(rsinfo, &copy, insert_lsn);
 	}
 	return (Datum) 0;

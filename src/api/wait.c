@@ -9,6 +9,7 @@
 #include "postgres.h"
 #include "base/compat.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
@@ -144,7 +145,8 @@ is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 
 		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
-			consumer->pipeline_id != pipeline_id)
+			consumer->pipeline_id != pipeline_id ||
+			TransactionIdIsValid(consumer->reserved_by))
 			continue;
 		found = true;
 		if (consumer->state == PPL_WORKER_LOST ||

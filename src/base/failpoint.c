@@ -2,7 +2,8 @@
  * failpoint.c
  *		Test stops in shared memory, switched by SQL.
  *
- * _pipeline.failpoint_set(name, action): off, wait, error, exit or crash.
+ * _pipeline.failpoint_set(name, action): off, wait, error, exit, crash
+ *		or fail (what is to be done there does not work).
  * _pipeline.failpoint_wait(name): returns once a process stands at the stop.
  * A process that waits goes on when the action changes.  Any process may hit
  * a failpoint, also while it holds a lock manager lock, but none may while it
@@ -39,10 +40,11 @@ typedef enum FailpointAction
 	FAILPOINT_WAIT,
 	FAILPOINT_ERROR,
 	FAILPOINT_EXIT,
-	FAILPOINT_CRASH
+	FAILPOINT_CRASH,
+	FAILPOINT_FAIL
 } FailpointAction;
 
-static const char *const action_names[] = {"off", "wait", "error", "exit", "crash"};
+static const char *const action_names[] = {"off", "wait", "error", "exit", "crash", "fail"};
 
 typedef struct Failpoint
 {
@@ -118,6 +120,7 @@ ppl_failpoint_hit(const char *name)
 	switch (action)
 	{
 		case FAILPOINT_OFF:
+		case FAILPOINT_FAIL:
 			break;
 		case FAILPOINT_WAIT:
 			inspect(name, 1, NULL);
@@ -140,6 +143,22 @@ ppl_failpoint_hit(const char *name)
 			kill(MyProcPid, SIGKILL);
 			break;
 	}
+}
+
+/*
+ * Shall what is to be done here not work?  A test can also name one database:
+ * name@oid.
+ */
+bool
+ppl_failpoint_fails(const char *name)
+{
+	char		here[NAMEDATALEN];
+
+	if (shared == NULL)
+		return false;
+	snprintf(here, sizeof(here), "%s@%u", name, MyDatabaseId);
+	return inspect(name, 0, NULL) == FAILPOINT_FAIL ||
+		inspect(here, 0, NULL) == FAILPOINT_FAIL;
 }
 
 static bool

@@ -26,11 +26,13 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/process.h"
 
 #define PPL_BACKOFF_FIRST_MS	100
 #define PPL_BACKOFF_MAX_MS		(60 * 1000)
 #define PPL_EARLY_MS			200
+#define PPL_STEADY_MS			2000
 
 /* State of this process. */
 static struct
@@ -38,6 +40,8 @@ static struct
 	PplProcess *process;		/* where it is attached */
 	bool		clean;			/* it leaves because it wants to */
 	int			pause_ms;		/* a successor need not come before */
+	int64		attached_at;
+	bool		worked;			/* it did something useful */
 }			self;
 
 static void detach(int code, Datum arg);
@@ -80,6 +84,7 @@ ppl_process_attach(PplProcess *process, uint64 generation)
 	if (attached)
 	{
 		self.process = process;
+		self.attached_at = ppl_clock_ms();
 		before_shmem_exit(detach, (Datum) 0);
 	}
 	return attached;
@@ -103,17 +108,16 @@ detach(int code, Datum arg)
 	{
 		process->failures = 0;
 		process->not_before = self.pause_ms == 0 ? 0 :
-			TimestampTzPlusMilliseconds(GetCurrentTimestamp(), self.pause_ms);
+			ppl_clock_ms() + self.pause_ms;
 	}
 	else
 	{
-		int			shift = Min(process->failures, 16);
+		int			shift = Min(ppl_process_failures(), 16);
 		int64		delay = Min((int64) PPL_BACKOFF_FIRST_MS << shift,
 								PPL_BACKOFF_MAX_MS);
 
 		process->failures++;
-		process->not_before = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														  delay);
+		process->not_before = ppl_clock_ms() + delay;
 	}
 	LWLockRelease(ppl_shared->lock);
 
@@ -143,16 +147,25 @@ ppl_process_exit_early(void)
 }
 
 /*
- * This process does useful work: forget earlier failures of its place.
+ * This process does useful work.
  */
 void
 ppl_process_steady(void)
 {
-	if (self.process->failures == 0)
-		return;
-	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	self.process->failures = 0;
-	LWLockRelease(ppl_shared->lock);
+	self.worked = true;
+}
+
+/*
+ * How many processes of this place failed in a row before this one.  They are
+ * forgotten when it did useful work, unless it is so young that it may be one
+ * of a row that all end like this.  Caller holds shared->lock exclusively.
+ */
+int
+ppl_process_failures(void)
+{
+	if (self.worked && ppl_clock_ms() - self.attached_at >= PPL_STEADY_MS)
+		self.process->failures = 0;
+	return self.process->failures;
 }
 
 /*

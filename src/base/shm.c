@@ -8,10 +8,12 @@
 #include "postgres.h"
 #include "base/compat.h"
 
+#include "access/transam.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
@@ -125,6 +127,7 @@ database_reset(PplDatabase *db)
 	ppl_database_set_state(db, PPL_DB_CHECK);
 	process_init(&db->capture);
 	memset(&db->error, 0, sizeof(db->error));
+	db->logged_at = 0;
 	db->slot_lsn = InvalidXLogRecPtr;
 	db->next_segno = Max(db->next_segno, 1);
 	db->recheck = false;
@@ -287,6 +290,82 @@ ppl_consumer_create(Oid dboid, int32 pipeline_id, int32 segment, int32 partition
 		return consumer;
 	}
 	return NULL;
+}
+
+/*
+ * Give up the entries that were reserved by transactions which were rolled
+ * back.  They are looked up without the lock, and taken only if they are still
+ * what they were.
+ */
+static void
+free_reservations(void)
+{
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+		TransactionId xid = consumer->reserved_by;
+
+		if (!TransactionIdIsValid(xid) || TransactionIdIsInProgress(xid) ||
+			TransactionIdDidCommit(xid))
+			continue;
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		if (consumer->reserved_by == xid)
+			consumer->dboid = InvalidOid;
+		LWLockRelease(ppl_shared->lock);
+	}
+}
+
+/*
+ * Take an entry for a pipeline that transaction xid of this database starts,
+ * so that capture finds it when it reads of the start; with the transaction
+ * the reservation is void.  False if all entries are in use.  Takes
+ * shared->lock.
+ */
+bool
+ppl_consumer_reserve(int32 pipeline_id, TransactionId xid)
+{
+	PplConsumer *consumer = NULL;
+
+	for (int attempt = 1; attempt <= 2 && consumer == NULL; attempt++)
+	{
+		if (attempt == 2)
+			free_reservations();
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		consumer = ppl_consumer_find(MyDatabaseId, pipeline_id, 1, 1);
+		if (consumer == NULL)
+		{
+			consumer = ppl_consumer_create(MyDatabaseId, pipeline_id, 1, 1);
+			if (consumer != NULL)
+				consumer->reserved_by = xid;
+		}
+		else if (TransactionIdIsValid(consumer->reserved_by))
+			consumer->reserved_by = xid;
+		LWLockRelease(ppl_shared->lock);
+	}
+	return consumer != NULL;
+}
+
+/*
+ * Can workers of this database be started?  They need capture only for what is
+ * new: without one they can still do what is in the spool.  Caller holds
+ * shared->lock.
+ */
+bool
+ppl_database_has_spool(PplDatabase *db)
+{
+	switch (db->state)
+	{
+		case PPL_DB_READY:
+			return true;
+		case PPL_DB_CHECK:
+		case PPL_DB_FAILED:
+			return !db->recheck && pg_atomic_read_u64(&db->spool_start) != 0;
+		case PPL_DB_SLOT:
+		case PPL_DB_GONE:
+		case PPL_DB_CLOSING:
+			return false;
+	}
+	pg_unreachable();
 }
 
 /*

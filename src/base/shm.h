@@ -51,7 +51,8 @@ typedef struct PplProcess
 	uint64		generation;		/* grows with each start that was ordered */
 	bool		ordered;		/* registered, not attached yet */
 	int			failures;		/* in a row */
-	TimestampTz not_before;		/* back-off */
+	int64		not_before;		/* back-off, by ppl_clock_ms() */
+	int64		ordered_at;		/* likewise */
 	TimestampTz started_at;
 	pg_atomic_uint32 procno;	/* PPL_NO_PROC = none */
 } PplProcess;
@@ -72,6 +73,8 @@ typedef struct PplDatabase
 	TimestampTz since;			/* when state changed */
 	PplProcess	capture;
 	PplError	error;
+	int64		logged_at;		/* when capture logged error, by
+								 * ppl_clock_ms() */
 	XLogRecPtr	slot_lsn;		/* where the slot was made; set before READY */
 	uint32		next_segno;		/* first segment of the next capture, which
 								 * alone writes it; outlives a reset */
@@ -101,6 +104,8 @@ typedef struct PplConsumer
 	uint16		operations;		/* PPL_OP_* of the source */
 	bool		running;		/* what its owner asked for */
 	bool		dropped;
+	TransactionId reserved_by;	/* starts the pipeline, and may still fail;
+								 * invalid once capture knows it */
 	PplWorkerState state;
 	TimestampTz since;			/* when state changed */
 	PplProcess	process;
@@ -146,6 +151,8 @@ extern PplConsumer *ppl_consumer_find(Oid dboid, int32 pipeline_id,
 									  int32 segment, int32 partition);
 extern PplConsumer *ppl_consumer_create(Oid dboid, int32 pipeline_id,
 										int32 segment, int32 partition);
+extern bool ppl_consumer_reserve(int32 pipeline_id, TransactionId xid);
+extern bool ppl_database_has_spool(PplDatabase *db);
 extern bool ppl_consumer_caught_up(PplConsumer *consumer);
 extern void ppl_consumer_set_state(PplConsumer *consumer, PplWorkerState state);
 extern void ppl_database_set_state(PplDatabase *db, PplDatabaseState state);

@@ -14,6 +14,7 @@
 #include "postgres.h"
 #include "base/compat.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
@@ -156,7 +157,8 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 			continue;
 		foreach(lc, self.consumers)
 			known |= ((FilterConsumer *) lfirst(lc))->shared == shared;
-		if (!known)
+		/* a reserved one waits for the record of its birth */
+		if (!known && !TransactionIdIsValid(shared->reserved_by))
 			shared->dropped = true;
 	}
 	LWLockRelease(ppl_shared->lock);
@@ -211,6 +213,7 @@ want(int32 pipeline_id, Oid source, Oid owner, uint16 operations)
 		shared = ppl_consumer_create(MyDatabaseId, pipeline_id, 1, 1);
 	if (shared != NULL)
 	{
+		shared->reserved_by = InvalidTransactionId;
 		shared->owner = owner;
 		shared->source = source;
 		shared->operations = operations;

@@ -38,10 +38,12 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/process.h"
 #include "base/shm.h"
 #include "capture/filter.h"
+#include "capture/lost.h"
 #include "capture/main.h"
 #include "capture/plugin.h"
 #include "capture/reader.h"
@@ -52,24 +54,32 @@
 #include "spool/writer.h"
 
 #define PPL_CONFIRM_MS 1000
+#define PPL_NO_ROOM_MS 1000
+#define PPL_LOG_INTERVAL_MS 60000
 
 /* State of capture. */
 static struct
 {
 	PplDatabase *db;
 	PplSpoolWriter *writer;
-	TimestampTz confirmed_at;	/* last look at the consumers */
+	int64		confirmed_at;	/* last look at the consumers, by
+								 * ppl_clock_ms() */
 	uint32		records;		/* WAL records since then */
 	bool		paused;			/* there is more to decode */
+	bool		opened;			/* the spool and the decoding context */
+	int64		complained;		/* of a full disk, by ppl_clock_ms() */
 	bool		schema_changed; /* a schema came or went: was it ours? */
 }			self;
 
+static void fail(const ErrorData *error);
 static void leave(int code, Datum arg);
+static void note_end(void);
 static void set_up_session(void);
 static void run(void);
 static void prepare_slot(void);
 static void vanish(void);
 static void open_spool(void);
+static void wait_for_room(const char *path);
 static void set_state(PplDatabaseState state);
 static void check_extension(void);
 static void namespace_callback(Datum arg, int cacheid, uint32 hashvalue);
@@ -89,7 +99,8 @@ pipeline_capture_main(Datum arg)
 		!ppl_process_attach(&self.db->capture, order.generation))
 		proc_exit(0);
 	before_shmem_exit(leave, (Datum) 0);
-	BackgroundWorkerInitializeConnectionByOid(order.dboid, InvalidOid, 0);
+	BackgroundWorkerInitializeConnectionByOid(order.dboid, InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
 	set_up_session();
 
 	context = CurrentMemoryContext;
@@ -99,20 +110,39 @@ pipeline_capture_main(Datum arg)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
+		HOLD_INTERRUPTS();
 		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		if (self.db->state != PPL_DB_CLOSING)
-			ppl_database_set_state(self.db, PPL_DB_FAILED);
-		ppl_error_set(&self.db->error, error->sqlerrcode, error->message,
-					  error->detail, error->hint);
-		LWLockRelease(ppl_shared->lock);
-		ConditionVariableBroadcast(&self.db->changed);
-		PG_RE_THROW();
+		fail(CopyErrorData());
+		proc_exit(0);
 	}
 	PG_END_TRY();
+}
+
+/*
+ * Say what was wrong before this process ends.  The same again and again goes
+ * into the log once a minute.
+ */
+static void
+fail(const ErrorData *error)
+{
+	int64		now = ppl_clock_ms();
+	bool		log;
+
+	LWLockReleaseAll();
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	log = error->sqlerrcode != self.db->error.sqlstate ||
+		self.db->logged_at == 0 ||
+		now - self.db->logged_at >= PPL_LOG_INTERVAL_MS;
+	if (log)
+		self.db->logged_at = now;
+	if (self.db->state != PPL_DB_CLOSING)
+		ppl_database_set_state(self.db, PPL_DB_FAILED);
+	ppl_error_set(&self.db->error, error->sqlerrcode, error->message,
+				  error->detail, error->hint);
+	LWLockRelease(ppl_shared->lock);
+	if (log)
+		EmitErrorReport();
+	FlushErrorState();
 }
 
 /*
@@ -124,8 +154,34 @@ leave(int code, Datum arg)
 {
 	if (MyReplicationSlot != NULL)
 		ReplicationSlotRelease();
+	if (code != 0)
+		note_end();
 	pg_atomic_write_u32(&self.db->capture_asleep, 0);
 	ConditionVariableBroadcast(&self.db->changed);
+}
+
+/*
+ * This process was ended from outside, or refused its connection.  Once is
+ * nothing to speak of; a row of it is.
+ */
+static void
+note_end(void)
+{
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	if (self.db->capture.pid == MyProcPid && self.db->state != PPL_DB_CLOSING)
+	{
+		if (ppl_process_failures() == 0)
+			ppl_database_set_state(self.db, PPL_DB_CHECK);
+		else
+		{
+			ppl_database_set_state(self.db, PPL_DB_FAILED);
+			ppl_error_set(&self.db->error, ERRCODE_ADMIN_SHUTDOWN,
+						  "the capture process of this database ends again and again",
+						  NULL,
+						  "The server's log has the reason. It is started again at growing intervals of up to a minute.");
+		}
+	}
+	LWLockRelease(ppl_shared->lock);
 }
 
 /*
@@ -141,6 +197,7 @@ set_up_session(void)
 	SetConfigOption("default_transaction_read_only", "off",
 					PGC_SUSET, PGC_S_SESSION);
 	SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_SESSION);
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_SESSION);
 }
 
 static void
@@ -271,15 +328,18 @@ vanish(void)
 
 /*
  * Acquire the slot, or make it if this database has none that its definitions
- * know and that still has its WAL.  Long transactions delay the making: the state says so meanwhile.
+ * know and that still has its WAL; then what was born in the old one is lost.
+ * Long transactions delay the making: the state says so meanwhile.
  */
 static void
 prepare_slot(void)
 {
 	PplIdentity identity;
 	bool		known;
+	const char *defect;
 
 	ppl_slot_allow_plugin();
+	PPL_FAILPOINT("capture-before-slot");
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -287,7 +347,14 @@ prepare_slot(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
-	if (known && ppl_slot_usable())
+	if (!known)
+		defect = "The definitions are of another database cluster or database.";
+	else if (identity.timeline != GetWALInsertionTimeLine())
+		defect = "The server was promoted or restored since the replication slot was made.";
+	else
+		defect = ppl_slot_defect(self.db->slot_lsn == identity.slot_lsn ?
+								 pg_atomic_read_u64(&self.db->confirmed_lsn) : 0);
+	if (defect == NULL)
 		ppl_slot_acquire();
 	else
 	{
@@ -312,6 +379,7 @@ prepare_slot(void)
 	self.db->slot_lsn = identity.slot_lsn;
 	self.db->secret = identity.secret;
 	LWLockRelease(ppl_shared->lock);
+	ppl_lost_tell(identity.slot_lsn, defect);
 }
 
 /*
@@ -324,16 +392,16 @@ open_spool(void)
 	PplSpoolPos start;
 	XLogRecPtr	confirmed = ppl_slot_confirmed();
 
+	/* Who reads these together looks at spool_start before and after. */
+	pg_atomic_write_u64(&self.db->spool_start, 0);
+	pg_memory_barrier();
 	self.writer = ppl_spool_writer_create(MyDatabaseId, ppl_shared->epoch,
 										  self.db->slot_lsn,
-										  self.db->next_segno);
+										  self.db->next_segno, wait_for_room);
 	start = ppl_spool_writer_flush(self.writer);
 	ppl_filter_init();
 	ppl_plugin_open(self.db, self.writer);
 
-	/* Who reads these together looks at spool_start before and after. */
-	pg_atomic_write_u64(&self.db->spool_start, 0);
-	pg_write_barrier();
 	self.db->next_segno = PPL_SPOOL_SEGNO(start) + 1;
 	pg_atomic_write_u64(&self.db->decoded_lsn, confirmed);
 	pg_atomic_write_u64(&self.db->spool_end, start);
@@ -345,6 +413,54 @@ open_spool(void)
 	/* Whatever was committed by now ends before this record does. */
 	ppl_atomic_max(&self.db->wanted_lsn, LogStandbySnapshot());
 	ppl_reader_open();
+	self.opened = true;
+}
+
+/*
+ * The spool's file system is full: take nothing in, remove what everybody has
+ * read, wait, and have the write tried again.  What is committed meanwhile
+ * stays in the WAL.  With a NULL path: it worked.
+ */
+static void
+wait_for_room(const char *path)
+{
+	static const char hint[] = "Free disk space there; capture goes on by itself. What is committed meanwhile stays in the WAL.";
+	int64		now = ppl_clock_ms();
+	char	   *message;
+
+	if (path == NULL)
+	{
+		set_state(self.opened ? PPL_DB_READY : PPL_DB_CHECK);
+		ereport(LOG, (errmsg("there is room for the spool of pipelines again")));
+		return;
+	}
+
+	/* DROP EXTENSION frees all of it, but not while this is decoded. */
+	if (self.db->recheck)
+		ppl_process_exit();
+	message = psprintf("no room for spool file \"%s\"", path);
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	if (self.db->state != PPL_DB_CLOSING)
+		ppl_database_set_state(self.db, PPL_DB_FAILED);
+	ppl_error_set(&self.db->error, ERRCODE_DISK_FULL, message, NULL, hint);
+	LWLockRelease(ppl_shared->lock);
+	ConditionVariableBroadcast(&self.db->changed);
+	ppl_wake_launcher();
+	if (self.complained == 0 || now - self.complained >= PPL_LOG_INTERVAL_MS)
+	{
+		self.complained = now;
+		ereport(WARNING,
+				(errcode(ERRCODE_DISK_FULL),
+				 errmsg_internal("%s", message),
+				 errhint("%s", hint)));
+	}
+	pfree(message);
+
+	if (self.opened)
+		ppl_spool_writer_remove_before(self.writer,
+									   ppl_filter_first_segment(pg_atomic_read_u64(&self.db->spool_end)));
+	pgstat_report_activity(STATE_IDLE, NULL);
+	ppl_process_wait(PPL_NO_ROOM_MS);
 }
 
 /* Between two WAL records: is it time to tell the others? */
@@ -356,9 +472,7 @@ pause_decoding(void)
 	else if (++self.records >= 1024)
 	{
 		self.records = 0;
-		self.paused = TimestampDifferenceExceeds(self.confirmed_at,
-												 GetCurrentTimestamp(),
-												 PPL_CONFIRM_MS);
+		self.paused = ppl_clock_ms() - self.confirmed_at >= PPL_CONFIRM_MS;
 	}
 	return self.paused;
 }
@@ -372,16 +486,17 @@ confirm(XLogRecPtr decoded, PplSpoolPos spool_end)
 {
 	bool		expected;
 	XLogRecPtr	upto;
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = ppl_clock_ms();
 
-	if (!TimestampDifferenceExceeds(self.confirmed_at, now, PPL_CONFIRM_MS))
+	if (now - self.confirmed_at < PPL_CONFIRM_MS)
 		return false;
 	self.confirmed_at = now;
 
 	PPL_FAILPOINT("capture-before-confirm");
 	upto = ppl_filter_confirmable(decoded, &expected);
+	/* first the note: a slot beyond it was moved by somebody else */
+	ppl_atomic_max(&self.db->confirmed_lsn, upto);
 	ppl_slot_confirm(upto);
-	pg_atomic_write_u64(&self.db->confirmed_lsn, ppl_slot_confirmed());
 	ppl_spool_writer_remove_before(self.writer,
 								   ppl_filter_first_segment(spool_end));
 	return ppl_slot_save(false) && !expected;

@@ -10,7 +10,10 @@
 #include "postgres.h"
 #include "base/compat.h"
 
+#include <unistd.h>
+
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "access/xlogreader.h"
 #include "access/xlogutils.h"
 #include "miscadmin.h"
@@ -32,6 +35,8 @@ static struct
 	XLogRecPtr	flushed;		/* flush pointer as last seen */
 }			self;
 
+static void open_segment(XLogReaderState *state, XLogSegNo segno,
+						 TimeLineID *timeline);
 static int	read_page(XLogReaderState *state, XLogRecPtr page, int len,
 					  XLogRecPtr target, char *buffer);
 
@@ -47,7 +52,7 @@ ppl_reader_open(void)
 	CurrentResourceOwner = self.owner;
 	self.ctx = CreateDecodingContext(InvalidXLogRecPtr, NIL, false,
 									 XL_ROUTINE(.page_read = read_page,
-												.segment_open = wal_segment_open,
+												.segment_open = open_segment,
 												.segment_close = wal_segment_close),
 									 NULL, NULL, NULL);
 	XLogBeginRead(self.ctx->reader, MyReplicationSlot->data.restart_lsn);
@@ -96,6 +101,26 @@ ppl_reader_close(void)
 	FreeDecodingContext(self.ctx);
 	self.ctx = NULL;
 	InvalidateSystemCaches();
+}
+
+/*
+ * As core's, but says what to do when the file is not there: it may still be
+ * in an archive, so it is not for us to give up what it holds.
+ */
+static void
+open_segment(XLogReaderState *state, XLogSegNo segno, TimeLineID *timeline)
+{
+	char		path[MAXPGPATH];
+
+	XLogFilePath(path, *timeline, segno, state->segcxt.ws_segsize);
+	if (access(path, F_OK) != 0 && errno == ENOENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FILE),
+				 errmsg("WAL file \"%s\", which the pipelines of this database still need, is missing",
+						path),
+				 errhint("Copy the file from the archive to pg_wal. Without it, SELECT pg_drop_replication_slot('%s'); gives up what it holds, and the pipelines are lost.",
+						 NameStr(MyReplicationSlot->data.name))));
+	wal_segment_open(state, segno, timeline);
 }
 
 /*

@@ -21,6 +21,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "capture/slot.h"
 
 #define PPL_PLUGIN_NAME "pipeline"
@@ -30,7 +31,7 @@
 static struct
 {
 	bool		unsaved;		/* confirmed since the last save */
-	TimestampTz saved_at;
+	int64		saved_at;		/* by ppl_clock_ms() */
 }			self;
 
 static const char *
@@ -59,22 +60,31 @@ slot_exists(void)
 }
 
 /*
- * Is there a slot of our name, with all its WAL?  The server invalidates one
- * that holds more than max_slot_wal_keep_size.
+ * Why the slot cannot be gone on with, as a sentence, or NULL if it can.  It
+ * must be there, ours, with all its WAL (the server invalidates one that holds
+ * more than max_slot_wal_keep_size), and not beyond what this server knows to
+ * be confirmed (0 = nothing yet): then somebody moved it by hand.
  */
-bool
-ppl_slot_usable(void)
+const char *
+ppl_slot_defect(XLogRecPtr confirmed)
 {
 	ReplicationSlot *slot = SearchNamedReplicationSlot(slot_name(), true);
-	bool		usable = false;
+	ReplicationSlotPersistentData data;
 
-	if (slot != NULL)
-	{
-		SpinLockAcquire(&slot->mutex);
-		usable = XLogRecPtrIsInvalid(slot->data.invalidated_at);
-		SpinLockRelease(&slot->mutex);
-	}
-	return usable;
+	if (slot == NULL)
+		return "The replication slot does not exist any more.";
+	SpinLockAcquire(&slot->mutex);
+	data = slot->data;
+	SpinLockRelease(&slot->mutex);
+
+	if (!XLogRecPtrIsInvalid(data.invalidated_at))
+		return "The server invalidated the replication slot, because it held back more WAL than max_slot_wal_keep_size allows.";
+	if (data.database != MyDatabaseId ||
+		strcmp(NameStr(data.plugin), PPL_PLUGIN_NAME) != 0)
+		return "The replication slot was replaced by another one.";
+	if (!XLogRecPtrIsInvalid(confirmed) && data.confirmed_flush > confirmed)
+		return "Somebody moved the replication slot.";
+	return NULL;
 }
 
 /* As core does when it makes one, with the command that mends it. */
@@ -130,7 +140,7 @@ void
 ppl_slot_acquire(void)
 {
 	ReplicationSlotAcquire(slot_name(), true);
-	self.saved_at = GetCurrentTimestamp();
+	self.saved_at = ppl_clock_ms();
 }
 
 /* Drop the slot, acquired or not, if it exists. */
@@ -170,12 +180,12 @@ ppl_slot_confirm(XLogRecPtr upto)
 bool
 ppl_slot_save(bool force)
 {
-	TimestampTz now;
+	int64		now;
 
 	if (!self.unsaved)
 		return true;
-	now = GetCurrentTimestamp();
-	if (!force && !TimestampDifferenceExceeds(self.saved_at, now, PPL_SLOT_SAVE_MS))
+	now = ppl_clock_ms();
+	if (!force && now - self.saved_at < PPL_SLOT_SAVE_MS)
 		return false;
 	ReplicationSlotMarkDirty();
 	ReplicationSlotSave();

@@ -8,7 +8,7 @@
 #include "access/xlogdefs.h"
 
 extern void ppl_slot_allow_plugin(void);
-extern bool ppl_slot_usable(void);
+extern const char *ppl_slot_defect(XLogRecPtr confirmed);
 extern XLogRecPtr ppl_slot_create(void);
 extern void ppl_slot_acquire(void);
 extern void ppl_slot_drop(void);

@@ -30,7 +30,7 @@ ppl_identity_load(PplIdentity *identity)
 	memset(identity, 0, sizeof(*identity));
 	ppl_elevate_begin(&elevation);
 	SPI_connect();
-	if (SPI_execute("SELECT system_identifier, database, slot_lsn, secret"
+	if (SPI_execute("SELECT system_identifier, database, slot_lsn, secret, timeline"
 					" FROM _pipeline.slot", true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read _pipeline.slot");
 	found = (SPI_processed == 1);
@@ -44,6 +44,7 @@ ppl_identity_load(PplIdentity *identity)
 		identity->database = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
 		identity->slot_lsn = DatumGetLSN(SPI_getbinval(tuple, desc, 3, &isnull));
 		identity->secret = DatumGetInt64(SPI_getbinval(tuple, desc, 4, &isnull));
+		identity->timeline = (TimeLineID) DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
 	}
 	SPI_finish();
 	ppl_elevate_end(&elevation);
@@ -67,11 +68,12 @@ void
 ppl_identity_store(PplIdentity *identity)
 {
 	PplElevation elevation;
-	Oid			types[] = {INT8OID, OIDOID, LSNOID, INT8OID};
-	Datum		values[4];
+	Oid			types[] = {INT8OID, OIDOID, LSNOID, INT8OID, INT8OID};
+	Datum		values[5];
 
 	identity->system_identifier = GetSystemIdentifier();
 	identity->database = MyDatabaseId;
+	identity->timeline = GetWALInsertionTimeLine();
 	do
 	{
 		if (!pg_strong_random(&identity->secret, sizeof(identity->secret)))
@@ -84,14 +86,15 @@ ppl_identity_store(PplIdentity *identity)
 	values[1] = ObjectIdGetDatum(identity->database);
 	values[2] = LSNGetDatum(identity->slot_lsn);
 	values[3] = Int64GetDatum((int64) identity->secret);
+	values[4] = Int64GetDatum((int64) identity->timeline);
 
 	ppl_elevate_begin(&elevation);
 	SPI_connect();
 	if (SPI_execute("DELETE FROM _pipeline.slot", false, 0) != SPI_OK_DELETE ||
 		SPI_execute_with_args("INSERT INTO _pipeline.slot"
-							  " (system_identifier, database, slot_lsn, secret)"
-							  " VALUES ($1, $2, $3, $4)",
-							  4, types, values, NULL, false, 0) != SPI_OK_INSERT)
+							  " (system_identifier, database, slot_lsn, secret, timeline)"
+							  " VALUES ($1, $2, $3, $4, $5)",
+							  5, types, values, NULL, false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write _pipeline.slot");
 	SPI_finish();
 	ppl_elevate_end(&elevation);

@@ -16,6 +16,7 @@ typedef struct PplIdentity
 {
 	uint64		system_identifier;
 	Oid			database;
+	TimeLineID	timeline;		/* on which the slot was made */
 	XLogRecPtr	slot_lsn;		/* where the slot was made */
 	uint64		secret;			/* of control messages, never 0 */
 } PplIdentity;

@@ -3,7 +3,7 @@
  *		The launcher: one process a server, starts capture and workers.
  *
  * It is connected to no database and reads pg_database once, when it starts:
- * every database that can be connected to gets a capture process, which finds
+ * every database but template0 gets a capture process, which finds
  * out whether the extension is there and ends at once if not.  Later databases
  * and extensions announce themselves (ddl.c).  From then on it only looks at
  * shared memory: which places need a process and have none.  It sleeps on its
@@ -19,6 +19,7 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "miscadmin.h"
@@ -29,6 +30,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/process.h"
 #include "launcher/main.h"
 
@@ -42,9 +44,9 @@ extern PPL_EXPORT void pipeline_launcher_main(Datum arg);
 static struct
 {
 	List	   *unchecked;		/* databases that wait for an entry */
-	TimestampTz now;
+	int64		now;			/* by ppl_clock_ms() */
 	long		timeout;		/* until the next start is due, -1 = none */
-	TimestampTz complained;		/* last log line about missing workers */
+	int64		complained;		/* last log line about missing workers */
 	bool		exhausted;		/* no worker process is free right now */
 }			self;
 
@@ -90,7 +92,7 @@ pipeline_launcher_main(Datum arg)
 	list_databases();
 	for (;;)
 	{
-		self.now = GetCurrentTimestamp();
+		self.now = ppl_clock_ms();
 		self.timeout = -1;
 		self.exhausted = false;
 		request_unchecked();
@@ -101,7 +103,10 @@ pipeline_launcher_main(Datum arg)
 	}
 }
 
-/* Remember every database that can be connected to. */
+/*
+ * Remember every database.  One that does not allow connections may have a
+ * slot all the same, which must not hold its WAL for ever.
+ */
 static void
 list_databases(void)
 {
@@ -118,7 +123,7 @@ list_databases(void)
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext oldcontext;
 
-		if (!form->datallowconn)
+		if (!form->datallowconn && form->oid < FirstNormalObjectId)
 			continue;
 		oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 		self.unchecked = lappend_oid(self.unchecked, form->oid);
@@ -195,7 +200,7 @@ consumer_needs_process(PplConsumer *consumer)
 	PplDatabase *db = ppl_database_find(consumer->dboid);
 
 	return consumer->running && !consumer->dropped &&
-		db != NULL && db->state == PPL_DB_READY &&
+		db != NULL && ppl_database_has_spool(db) &&
 		!ppl_consumer_caught_up(consumer);
 }
 
@@ -240,16 +245,15 @@ tend_consumers(void)
 static bool
 start_is_due(PplProcess *process)
 {
-	TimestampTz due = process->not_before;
+	int64		due = process->not_before;
 
 	if (process->pid != 0)
 		return false;
 	if (process->ordered)
-		due = TimestampTzPlusMilliseconds(process->started_at,
-										  PPL_ORDER_TIMEOUT_MS);
+		due = process->ordered_at + PPL_ORDER_TIMEOUT_MS;
 	if (due > self.now)
 	{
-		long		wait = TimestampDifferenceMilliseconds(self.now, due) + 1;
+		long		wait = (long) (due - self.now) + 1;
 
 		self.timeout = self.timeout < 0 ? wait : Min(self.timeout, wait);
 		return false;
@@ -269,7 +273,7 @@ claim(PplProcess *process)
 		return false;
 	process->generation++;
 	process->ordered = true;
-	process->started_at = self.now;
+	process->ordered_at = self.now;
 	return true;
 }
 
@@ -312,8 +316,8 @@ order_process(PplProcess *process, const char *kind, const char *function,
 			return true;
 
 		self.exhausted = true;
-		if (TimestampDifferenceExceeds(self.complained, self.now,
-									   PPL_LOG_INTERVAL_MS))
+		if (self.complained == 0 ||
+			self.now - self.complained >= PPL_LOG_INTERVAL_MS)
 		{
 			self.complained = self.now;
 			ereport(WARNING,

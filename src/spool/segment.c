@@ -23,6 +23,7 @@
 #include "storage/fd.h"
 #include "utils/wait_event.h"
 
+#include "base/failpoint.h"
 #include "base/process.h"
 #include "spool/segment.h"
 
@@ -33,7 +34,8 @@
 
 static void directory_path(char *path, Oid database);
 static void segment_path(char *path, Oid database, uint32 segno);
-static void make_directory(const char *path);
+static bool make_directory(const char *path);
+static bool is_disk_full(void);
 static const char *foreign_reason(const PplSpoolFileHeader *header,
 								  Oid database, uint64 epoch, uint32 segno);
 static void remove_file(const char *path);
@@ -42,21 +44,30 @@ File
 ppl_spool_segment_create(const PplSpoolFileHeader *header)
 {
 	char		path[MAXPGPATH];
+	char		directory[MAXPGPATH];
 	File		file;
 
-	make_directory(TEMP_DIR);
-	directory_path(path, header->database);
-	make_directory(path);
-
+	directory_path(directory, header->database);
 	segment_path(path, header->database, header->segno);
+	if (!make_directory(TEMP_DIR) || !make_directory(directory))
+		return -1;
 	file = PathNameOpenFile(path, O_RDWR | O_CREAT | O_EXCL | PG_BINARY);
 	if (file < 0)
+	{
+		if (is_disk_full())
+			return -1;
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not create spool file \"%s\": %m", path),
 				 errhint("Events stay in the WAL until they can be written.")));
+	}
 
-	ppl_spool_segment_write(file, (const char *) header, sizeof(*header), 0);
+	if (!ppl_spool_segment_write(file, (const char *) header, sizeof(*header), 0))
+	{
+		FileClose(file);
+		remove_file(path);
+		return -1;
+	}
 	return file;
 }
 
@@ -106,24 +117,31 @@ ppl_spool_segment_open(Oid database, uint64 epoch, uint32 segno)
 	return file;
 }
 
-void
+bool
 ppl_spool_segment_write(File file, const char *data, Size len, off_t offset)
 {
 	while (len > 0)
 	{
 		int			chunk = (int) Min(len, IO_CHUNK);
 
+		if (PPL_FAILPOINT_FAILS("spool-write"))
+			return false;
 		if (FileWrite(file, unconstify(char *, data), chunk, offset,
 					  PG_WAIT_EXTENSION) != chunk)
+		{
+			if (is_disk_full())
+				return false;
 			ereport(ERROR,
 					(errcode_for_file_access(),
 					 errmsg("could not write spool file \"%s\": %m",
 							FilePathName(file)),
-					 errhint("Events stay in the WAL until they can be written; check free disk space.")));
+					 errhint("Events stay in the WAL until they can be written.")));
+		}
 		data += chunk;
 		offset += chunk;
 		len -= chunk;
 	}
+	return true;
 }
 
 Size
@@ -206,14 +224,25 @@ segment_path(char *path, Oid database, uint32 segno)
 			 PG_TEMP_FILE_PREFIX, segno);
 }
 
-static void
+/* False if there is no room for it. */
+static bool
 make_directory(const char *path)
 {
-	if (MakePGDirectory(path) != 0 && errno != EEXIST)
+	if (MakePGDirectory(path) == 0 || errno == EEXIST)
+		return true;
+	if (!is_disk_full())
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not create spool directory \"%s\": %m", path),
 				 errhint("Events stay in the WAL until they can be written.")));
+	return false;
+}
+
+/* By errno: is it only that there is no room? */
+static bool
+is_disk_full(void)
+{
+	return errno == ENOSPC || errno == EDQUOT;
 }
 
 /*

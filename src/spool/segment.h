@@ -12,8 +12,8 @@
 /*
  * Make the file of header->database and header->segno, with the directories
  * that are missing, and write header as its first bytes.  The file must not
- * exist.  The caller closes the File with FileClose.  Throws what the file
- * system says (58P01, 53100 disk full, ...).
+ * exist.  The caller closes the File with FileClose.  -1 if there is no room for
+ * it; throws whatever else the file system says.
  */
 extern File ppl_spool_segment_create(const PplSpoolFileHeader *header);
 
@@ -25,8 +25,11 @@ extern File ppl_spool_segment_create(const PplSpoolFileHeader *header);
  */
 extern File ppl_spool_segment_open(Oid database, uint64 epoch, uint32 segno);
 
-/* Write all of data at offset, or throw. */
-extern void ppl_spool_segment_write(File file, const char *data, Size len,
+/*
+ * Write all of data at offset.  False if there is no room for it: some of it may
+ * be written then.  Throws whatever else the file system says.
+ */
+extern bool ppl_spool_segment_write(File file, const char *data, Size len,
 									off_t offset);
 
 /*

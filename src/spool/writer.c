@@ -46,6 +46,7 @@ typedef struct SchemaEntry
 struct PplSpoolWriter
 {
 	MemoryContext context;
+	PplSpoolNoRoom no_room;
 	PplSpoolFileHeader file_header; /* of the current segment */
 	File		file;
 	bool		broken;			/* an append did not come to its end */
@@ -79,6 +80,7 @@ static void put_record(PplSpoolWriter *writer, PplRecordHeader *header,
 					   const char *old_data, const char *new_data);
 static void put_aligned(PplSpoolWriter *writer, const char *data, Size len);
 static void write_buffer(PplSpoolWriter *writer);
+static void write_out(PplSpoolWriter *writer, const char *data, Size len);
 static uint32 end_offset(PplSpoolWriter *writer);
 static PplSpoolPos end_position(PplSpoolWriter *writer);
 #ifdef USE_ASSERT_CHECKING
@@ -87,7 +89,7 @@ static bool tuple_is_flat(TupleDesc desc, HeapTuple tuple);
 
 PplSpoolWriter *
 ppl_spool_writer_create(Oid database, uint64 epoch, XLogRecPtr slot_lsn,
-						uint32 first_segno)
+						uint32 first_segno, PplSpoolNoRoom no_room)
 {
 	MemoryContext context;
 	PplSpoolWriter *writer;
@@ -101,6 +103,7 @@ ppl_spool_writer_create(Oid database, uint64 epoch, XLogRecPtr slot_lsn,
 	writer->buffer = MemoryContextAlloc(context, BUFFER_SIZE);
 	writer->first_segno = first_segno;
 	writer->file = -1;
+	writer->no_room = no_room;
 
 	writer->file_header.magic = PPL_SPOOL_MAGIC;
 	writer->file_header.version = PPL_SPOOL_VERSION;
@@ -207,6 +210,7 @@ static void
 begin_segment(PplSpoolWriter *writer, uint32 segno)
 {
 	HASHCTL		ctl = {0};
+	bool		waited = false;
 
 	writer->broken = true;
 	/* Only what this segment holds may be referred to in it. */
@@ -220,7 +224,13 @@ begin_segment(PplSpoolWriter *writer, uint32 segno)
 	writer->last_schema.key.relid = InvalidOid;
 
 	writer->file_header.segno = segno;
-	writer->file = ppl_spool_segment_create(&writer->file_header);
+	while ((writer->file = ppl_spool_segment_create(&writer->file_header)) < 0)
+	{
+		writer->no_room("base/" PG_TEMP_FILES_DIR);
+		waited = true;
+	}
+	if (waited)
+		writer->no_room(NULL);
 	writer->buffered = 0;
 	writer->written = PPL_SPOOL_FIRST_OFFSET;
 	writer->broken = false;
@@ -369,7 +379,7 @@ put_aligned(PplSpoolWriter *writer, const char *data, Size len)
 		return;
 	}
 
-	ppl_spool_segment_write(writer->file, data, len, writer->written);
+	write_out(writer, data, len);
 	writer->written += len;
 	memset(writer->buffer, 0, padding);
 	writer->buffered = padding;
@@ -380,10 +390,24 @@ write_buffer(PplSpoolWriter *writer)
 {
 	if (writer->buffered == 0)
 		return;
-	ppl_spool_segment_write(writer->file, writer->buffer, writer->buffered,
-							writer->written);
+	write_out(writer, writer->buffer, writer->buffered);
 	writer->written += writer->buffered;
 	writer->buffered = 0;
+}
+
+/* Write behind what the file holds; waits for room on a full disk. */
+static void
+write_out(PplSpoolWriter *writer, const char *data, Size len)
+{
+	bool		waited = false;
+
+	while (!ppl_spool_segment_write(writer->file, data, len, writer->written))
+	{
+		writer->no_room(FilePathName(writer->file));
+		waited = true;
+	}
+	if (waited)
+		writer->no_room(NULL);
 }
 
 static uint32

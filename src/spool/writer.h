@@ -17,6 +17,13 @@
 
 typedef struct PplSpoolWriter PplSpoolWriter;
 
+/*
+ * Called when the file system has no room for a file, before the write is tried
+ * again, as often as it takes; and with NULL when it has worked after that.  It
+ * waits, may remove what is not needed, and may throw.
+ */
+typedef void (*PplSpoolNoRoom) (const char *path);
+
 /* The transaction being replayed; goes into every record. */
 typedef struct PplSpoolTxn
 {
@@ -35,7 +42,8 @@ typedef struct PplSpoolTxn
  */
 extern PplSpoolWriter *ppl_spool_writer_create(Oid database, uint64 epoch,
 											   XLogRecPtr slot_lsn,
-											   uint32 first_segno);
+											   uint32 first_segno,
+											   PplSpoolNoRoom no_room);
 
 /* Remember the transaction of the following records; writes nothing. */
 extern void ppl_spool_writer_begin(PplSpoolWriter *writer,

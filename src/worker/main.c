@@ -43,6 +43,7 @@
 /* The worker of this process. */
 static PplWorker self;
 
+static void adopt_slot(void);
 static void tell_refusal(int code, Datum arg);
 static bool load_checkpoint(void);
 static bool find_position(XLogRecPtr *decoded, PplSpoolPos *end);
@@ -82,9 +83,7 @@ pipeline_worker_main(Datum arg)
 	ppl_session_setup();
 	ppl_program_watch();
 	self.reader = ppl_spool_reader_create(MyDatabaseId, ppl_shared->epoch);
-	if (!load_checkpoint())
-		ppl_process_exit_early();
-	set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_RUNNING);
+	adopt_slot();
 
 	for (;;)
 	{
@@ -98,6 +97,8 @@ pipeline_worker_main(Datum arg)
 			ppl_process_exit();
 		}
 
+		if (self.slot_lsn != self.db->slot_lsn)
+			adopt_slot();
 		if (!find_position(&decoded, &end))
 			ppl_process_wait(PPL_SPOOL_OPENS_MS);
 		else if (work_once(decoded, end))
@@ -105,6 +106,20 @@ pipeline_worker_main(Datum arg)
 		else
 			sleep_or_leave();
 	}
+}
+
+/*
+ * Where does this pipeline stand in the slot that is there now?
+ */
+static void
+adopt_slot(void)
+{
+	LWLockAcquire(ppl_shared->lock, LW_SHARED);
+	self.slot_lsn = self.db->slot_lsn;
+	LWLockRelease(ppl_shared->lock);
+	if (!load_checkpoint())
+		ppl_process_exit_early();
+	set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_RUNNING);
 }
 
 /*
@@ -122,7 +137,7 @@ tell_refusal(int code, Datum arg)
 				  ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 				  "the worker could not connect as the owner of the pipeline",
 				  "The server's log has the reason.",
-				  "The owner needs ALTER ROLE ... LOGIN; and GRANT CONNECT ON DATABASE ... TO ...;");
+				  "The owner needs ALTER ROLE ... LOGIN; and GRANT CONNECT ON DATABASE ... TO ...; and the database ALLOW_CONNECTIONS true and a free connection.");
 	LWLockRelease(ppl_shared->lock);
 }
 
@@ -156,7 +171,7 @@ load_checkpoint(void)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
 		ppl_checkpoint_load(self.pipeline_id, &self.checkpoint);
-		self.checkpoint.foreign |= pipeline->slot_lsn != self.db->slot_lsn;
+		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -177,7 +192,8 @@ load_checkpoint(void)
  * moved us past records of others, or to the start of a new spool.  Also say
  * how far the spool goes: all commits up to *decoded are before *end.  Both
  * must be of one spool, or its emptiness would be taken for having done what
- * the former one held.  False while capture replaces it.
+ * the former one held.  False while capture replaces it, and if the slot is
+ * another one now: there is a gap before what this spool holds.
  */
 static bool
 find_position(XLogRecPtr *decoded, PplSpoolPos *end)
@@ -191,7 +207,8 @@ find_position(XLogRecPtr *decoded, PplSpoolPos *end)
 	pg_read_barrier();
 	*end = pg_atomic_read_u64(&self.db->spool_end);
 	pg_read_barrier();
-	if (start == 0 || pg_atomic_read_u64(&self.db->spool_start) != start)
+	if (start == 0 || pg_atomic_read_u64(&self.db->spool_start) != start ||
+		self.db->slot_lsn != self.slot_lsn)
 		return false;
 
 	target = Max(pos, pg_atomic_read_u64(&self.consumer->read_pos));

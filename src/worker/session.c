@@ -38,6 +38,8 @@ ppl_session_setup(void)
 	override("default_transaction_deferrable", "off");
 	override("synchronous_commit", "off");
 	override("row_security", "on");
+	override("standard_conforming_strings", "on");
+	override("transform_null_equals", "off");
 }
 
 /*

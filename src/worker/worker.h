@@ -20,6 +20,7 @@ typedef struct PplWorker
 	PplSpoolReader *reader;
 	PplProgram *program;		/* NULL = not loaded */
 	PplCheckpoint checkpoint;	/* as committed */
+	XLogRecPtr	slot_lsn;		/* of the slot that was there when it was read */
 	bool		connected;
 	bool		stopped;		/* the definition says so, or is gone */
 	uint64		chunks;			/* run so far */
