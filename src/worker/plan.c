@@ -27,6 +27,7 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
+#include "base/guc.h"
 #include "worker/plan.h"
 #include "worker/session.h"
 
@@ -213,12 +214,18 @@ ppl_program_row(PplProgram *program, const PplEvent *event)
 	return row;
 }
 
-/* Put the events first to last into a tuplestore of the batch's relation. */
+/*
+ * Put the events first to last into a tuplestore of the batch's relation.  It
+ * stays in memory, as its size is limited by batch_bytes: a temporary file would
+ * be on the disk that the spool may have filled, which then nobody empties.
+ */
 static Tuplestorestate *
 fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 		   bool (*skip) (int ordinal))
 {
-	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	Tuplestorestate *store =
+	tuplestore_begin_heap(false, false,
+						  Max(work_mem, Min(ppl_guc_batch_bytes, MAX_KILOBYTES / 4) * 4));
 	TupleDesc	desc = program->statement->batch_desc;
 	TupleDesc	today = program->source_desc;
 	Datum	   *values = palloc(desc->natts * sizeof(Datum));

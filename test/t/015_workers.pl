@@ -240,6 +240,9 @@ $node->safe_psql('postgres', q{ALTER DATABASE postgres CONNECTION LIMIT -1});
 
 # ---- no connections -------------------------------------------------------------------
 
+$node->append_conf('postgresql.conf', 'pipeline.max_segments = 8');
+$node->restart;
+
 $node->safe_psql('other', <<'SQL');
 CREATE TABLE dst (id int);
 SELECT pipeline.create_pipeline('p', source => 'src');

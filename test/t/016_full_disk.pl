@@ -106,6 +106,7 @@ $node->safe_psql('postgres', q{INSERT INTO src (filler) VALUES ('never seen')});
 $node->reached('p', 'failed');
 $node->safe_psql('postgres', 'DROP EXTENSION pipeline');
 $node->nothing_left('DROP EXTENSION', oid => $oid);
+$node->failpoint_clear($full, db => 'other');
 $node->safe_psql('other', q{SELECT _pipeline.failpoint_set('spool-write', 'fail'); INSERT INTO src (filler) VALUES ('x')});
 $node->reached('p', 'failed', db => 'other');
 my $other = $node->value(q{SELECT oid FROM pg_database WHERE datname = 'other'});
