@@ -137,7 +137,7 @@ tell_refusal(int code, Datum arg)
 				  ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 				  "the worker could not connect as the owner of the pipeline",
 				  "The server's log has the reason.",
-				  "The owner needs ALTER ROLE ... LOGIN; and GRANT CONNECT ON DATABASE ... TO ...; and the database ALLOW_CONNECTIONS true and a free connection.");
+				  "The owner needs ALTER ROLE ... LOGIN; and GRANT CONNECT ON DATABASE ... TO ...; and the database must allow connections.");
 	LWLockRelease(ppl_shared->lock);
 }
 

@@ -251,6 +251,9 @@ SELECT pipeline.start('p');
 INSERT INTO src VALUES (1);
 SQL
 $node->caught_up('p', db => 'other');
+my $done = $node->value('SELECT pg_current_wal_lsn()');
+$node->poll("SELECT pg_switch_wal() IS NOT NULL AND confirmed_flush_lsn >= '$done' FROM pg_replication_slots WHERE database = 'other'",
+	what => 'the slot to be confirmed');
 $node->safe_psql('postgres', 'ALTER DATABASE other ALLOW_CONNECTIONS false');
 $node->restart;
 my $lsn = $node->value('SELECT pg_current_wal_lsn()');
