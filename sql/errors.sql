@@ -382,7 +382,7 @@ SELECT pipeline._pass(1, 1, 'x'::text);
 :state
 SELECT pipeline._reach(1, 1);
 :state
-SELECT pipeline._mark(1);
+SELECT pipeline._mark(1, 0);
 :state
 SELECT pipeline._produced(0);
 :state

@@ -65,6 +65,7 @@ CREATE TABLE _pipeline.outputs (
 	pipeline_id int NOT NULL,
 	name text NOT NULL,
 	target regclass NOT NULL,
+	target_name text NOT NULL,
 	transform text,
 	mode text NOT NULL,
 	key text[],
@@ -77,6 +78,7 @@ CREATE TABLE _pipeline.outputs (
 	CONSTRAINT outputs_mode_check CHECK (mode IN ('append', 'upsert'))
 );
 COMMENT ON TABLE _pipeline.outputs IS 'one row an output of a pipeline';
+COMMENT ON COLUMN _pipeline.outputs.target_name IS 'qualified, as it was declared: a table that is dropped and created again is found by it';
 COMMENT ON COLUMN _pipeline.outputs.since IS 'version of the definition that added it';
 
 CREATE TABLE _pipeline.checkpoints (

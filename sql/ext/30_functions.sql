@@ -225,11 +225,11 @@ AS 'MODULE_PATHNAME', 'pipeline_reach'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
 COMMENT ON FUNCTION pipeline._reach(int, int) IS 'used by compiled statements: a row came out of a stage';
 
-CREATE FUNCTION pipeline._mark(ordinal int)
+CREATE FUNCTION pipeline._mark(ordinal int, output int)
 RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_mark'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
-COMMENT ON FUNCTION pipeline._mark(int) IS 'used by compiled statements: the next row inserted comes from this event';
+COMMENT ON FUNCTION pipeline._mark(int, int) IS 'used by compiled statements: the next row inserted into this output comes from this event';
 
 CREATE FUNCTION pipeline._produced(output int)
 RETURNS bool

@@ -260,7 +260,8 @@ SELECT d.id,
 	d.failed_at,
 	d.attempts,
 	d.state,
-	d.queued
+	d.queued,
+	d.output
 FROM _pipeline.dead_letters d
 	JOIN _pipeline.pipelines p ON p.pipeline_id = d.pipeline_id
 WHERE _pipeline.may_see_payload(p.owner);

@@ -397,6 +397,7 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 {
 	char	   *pipeline_name = ppl_args_text(fcinfo, 0, "pipeline");
 	Oid			target = ppl_args_oid(fcinfo, 1, "target");
+	char	   *target_name;
 	char	   *name = ppl_args_text_or_null(fcinfo, 2);
 	char	   *transform;
 	PplPipeline *pipeline;
@@ -415,6 +416,8 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 	if (name == NULL)
 		name = get_rel_name(target);
 	check_name("output", name);
+	target_name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)),
+											 get_rel_name(target));
 	ppl_access_bump_version(pipeline);
 
 	{
@@ -424,12 +427,13 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 			ppl_sql_arg(OIDOID, ObjectIdGetDatum(target)),
 			ppl_sql_arg_text(transform),
 			ppl_sql_arg_int(pipeline->version),
+			ppl_sql_arg_text(target_name),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_OUTPUTS
 						   " (pipeline_id, name, target, transform, mode,"
-						   " isolate, since)"
-						   " VALUES ($1, $2, $3, $4, 'append', false, $5)"
+						   " isolate, since, target_name)"
+						   " VALUES ($1, $2, $3, $4, 'append', false, $5, $6)"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING output_id",
 						   lengthof(args), args);
@@ -453,8 +457,7 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 						   lengthof(args), args);
 	}
 	ppl_access_audit(pipeline, "add_output", "output", name,
-					 "target", quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)),
-														  get_rel_name(target)),
+					 "target", target_name,
 					 "transform", transform, NULL);
 	finish_change(pipeline, true);
 	if (transform != NULL)

@@ -279,7 +279,7 @@ load_outputs(int pipeline_id)
 {
 	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT output_id, name, target::oid,"
-									  " transform, since"
+									  " transform, since, target_name"
 									  " FROM " PPL_OUTPUTS
 									  " WHERE pipeline_id = $1"
 									  " ORDER BY output_id",
@@ -295,6 +295,7 @@ load_outputs(int pipeline_id)
 		output->target = ppl_sql_oid(rows, row, 2);
 		output->transform = ppl_sql_text(rows, row, 3);
 		output->since = ppl_sql_int(rows, row, 4);
+		output->target_name = ppl_sql_text(rows, row, 5);
 		outputs = lappend(outputs, output);
 	}
 	return outputs;

@@ -41,6 +41,7 @@ typedef struct PplOutput
 	int			output_id;
 	char	   *name;
 	Oid			target;
+	char	   *target_name;	/* qualified, as it was declared */
 	char	   *transform;		/* qualified signature, or NULL */
 	int			since;			/* definition version that added it */
 } PplOutput;

@@ -34,7 +34,7 @@
 
 static void output_callback(void *arg);
 static PplTarget *resolve(const PplPipeline *pipeline, const PplShape *row,
-						  Oid relid);
+						  const PplOutput *output);
 static void check_relation(Relation rel);
 static void map_columns(PplTarget *target, Relation rel, const PplShape *row);
 static Form_pg_attribute find_attribute(Relation rel, const char *name);
@@ -65,7 +65,7 @@ ppl_target_resolve(const PplPipeline *pipeline, const PplShape *row,
 	callback.arg = unconstify(PplOutput *, output);
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
-	target = resolve(pipeline, row, output->target);
+	target = resolve(pipeline, row, output);
 	error_context_stack = callback.previous;
 	return target;
 }
@@ -79,16 +79,20 @@ output_callback(void *arg)
 }
 
 static PplTarget *
-resolve(const PplPipeline *pipeline, const PplShape *row, Oid relid)
+resolve(const PplPipeline *pipeline, const PplShape *row,
+		const PplOutput *output)
 {
 	PplTarget  *target = palloc0(sizeof(*target));
-	Relation	rel = try_relation_open(relid, AccessShareLock);
+	Relation	rel = try_relation_open(output->target, AccessShareLock);
 
 	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the target of the output does not exist any more"),
-				 errhint("Drop the output with pipeline.drop_output, or create the table again and add the output anew.")));
+				 errmsg("target %s does not exist any more",
+						output->target_name),
+				 errhint("Create the table again, and the pipeline goes on by itself; or SELECT pipeline.drop_output(%s, %s);",
+						 quote_literal_cstr(pipeline->name),
+						 quote_literal_cstr(output->name))));
 
 	target->qualified_name =
 		quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),

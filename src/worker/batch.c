@@ -74,8 +74,8 @@ static PplBatchEnd halt(Attempt *attempt);
 static void run_transaction(Attempt *attempt, PplBatch *batch);
 static void run_work(Attempt *attempt, PplBatch *batch);
 static bool begin_work(Attempt *attempt, const PplBatch *batch);
-static void run_chunk(Attempt *attempt, const PplBatch *batch);
-static void run_events(Attempt *attempt, const PplBatch *batch);
+static void run_chunk(Attempt *attempt, const PplBatch *batch, bool last);
+static void run_events(Attempt *attempt, const PplBatch *batch, bool last);
 static void run_probes(Attempt *attempt, const PplBatch *batch);
 static void run_further_chunks(Attempt *attempt, const PplBatch *batch);
 
@@ -320,7 +320,7 @@ run_work(Attempt *attempt, PplBatch *batch)
 		run_probes(attempt, batch);
 	else if (!attempt->redrive)
 	{
-		run_chunk(attempt, batch);
+		run_chunk(attempt, batch, batch->complete);
 		if (!batch->complete && !attempt->cut)
 			run_further_chunks(attempt, batch);
 	}
@@ -333,7 +333,7 @@ run_work(Attempt *attempt, PplBatch *batch)
 									   PPL_REDRIVE_ROWS, attempt->careful) == 0;
 		PopActiveSnapshot();
 		if (letters->nevents > 0)
-			run_chunk(attempt, letters);
+			run_chunk(attempt, letters, true);
 	}
 }
 
@@ -378,10 +378,11 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 }
 
 /*
- * Run the events of one chunk and store what became of them.
+ * Run the events of one chunk and store what became of them.  Deferred
+ * constraints are checked after the last one.
  */
 static void
-run_chunk(Attempt *attempt, const PplBatch *batch)
+run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 {
 	PplWorker  *worker = attempt->worker;
 	int			guc_level = NewGUCNestLevel();
@@ -392,7 +393,7 @@ run_chunk(Attempt *attempt, const PplBatch *batch)
 					  list_length(worker->program->pipeline->stages),
 					  worker->program->pipeline->lineage,
 					  small || worker->chunks++ % PPL_TIMED_SHARE == 0);
-	run_events(attempt, batch);
+	run_events(attempt, batch, last);
 	if (attempt->cut)
 		return;
 	ppl_outcome_add_times(small ? 1 : PPL_TIMED_SHARE);
@@ -416,7 +417,7 @@ run_chunk(Attempt *attempt, const PplBatch *batch)
  * how many of its transactions may be done.
  */
 static void
-run_events(Attempt *attempt, const PplBatch *batch)
+run_events(Attempt *attempt, const PplBatch *batch, bool last)
 {
 	PplWorker  *worker = attempt->worker;
 	MemoryContext oldcontext;
@@ -441,7 +442,11 @@ run_events(Attempt *attempt, const PplBatch *batch)
 	else if (attempt->careful)
 		ppl_blame_run(worker, batch);
 	else
+	{
 		ppl_run_events(worker, batch, 1, batch->nevents);
+		if (last)
+			ppl_run_check_constraints();
+	}
 	ppl_timeout_stop();
 	error_context_stack = callback.previous;
 
@@ -462,7 +467,7 @@ run_probes(Attempt *attempt, const PplBatch *batch)
 	ppl_outcome_begin(batch->context, batch->nevents,
 					  list_length(attempt->worker->program->pipeline->stages),
 					  false, false);
-	run_events(attempt, batch);
+	run_events(attempt, batch, true);
 	PopActiveSnapshot();
 }
 
@@ -491,9 +496,10 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 		complete = chunk->has_control ||
 			chunk->end_lsn >= batch->txns[0].end_lsn;
 		if (chunk->nevents > 0)
-			run_chunk(attempt, chunk);
+			run_chunk(attempt, chunk, complete);
 		else if (complete)
-			;					/* the last event was in the chunk before */
+			ppl_run_check_constraints();	/* the last event was in the chunk
+											 * before */
 		else if (spool_replaced(worker, batch))
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

@@ -3,15 +3,26 @@
  *		Whose fault is an error: run a batch in parts.
  *
  * Runs in a worker, in the batch's transaction.  A batch that failed as a whole
- * is run again in parts, each in a subtransaction, until every event has either
- * gone through or been blamed.  The event that the statement worked on when the
- * error was raised is tried alone first; if it is innocent, or none was, parts
- * are halved.  Parts are always taken in event order.
+ * is run again in parts, always in event order, until every event has either
+ * gone through or been blamed.  There are two kinds of errors, and two levels
+ * of subtransactions:
+ *
+ * Errors that come while rows are made belong to the event that is current.  A
+ * part of some events, in a subtransaction, fails with it; then those before it
+ * are run, and it is tried alone.  Where none is current, parts are halved.
+ *
+ * Errors that show only when deferred constraints and triggers run, belong to
+ * nobody at first.  They are looked for at the ends of transactions of the
+ * source, around all their parts, since a row may need another one that comes
+ * later in its transaction.  Groups of whole transactions are halved.  In a
+ * single one, events are added one after the other, those that fail are left
+ * out until all others are there, and those that still fail then are blamed.
  */
 #include "postgres.h"
 #include "base/compat.h"
 
 #include "miscadmin.h"
+#include "utils/lsyscache.h"
 
 #include "worker/blame.h"
 #include "worker/judge.h"
@@ -19,53 +30,218 @@
 #include "worker/policy.h"
 #include "worker/run.h"
 
+#define PPL_EVIDENCE_PROBES 8	/* events that are asked whether a stage works */
+#define PPL_FIRST_TRIAL		2	/* at least so many after a bad one */
+
 /* Judgement of a batch under way. */
 typedef struct Trial
 {
 	PplWorker  *worker;
 	const PplBatch *batch;
-	int			passed;			/* events that went through, or would */
+	int			part;			/* events to be tried at once, as a guess */
+	int			first;			/* the group's events */
+	int			last;
+	bool		checking;		/* all their rows are made */
+	bool		searching;		/* only to find out, and taken back */
+	bool		checked;		/* each part is checked at its end */
+	bool		stopped;		/* the batch is to be cut */
 } Trial;
 
-/*
- * An event whose run was rolled back did enter the stages up to the one that
- * failed, or that rejected it.
- */
-static void
-tally_passage(const Trial *trial, int stage)
+/* A search in order for what fails, among numbered events or transactions. */
+typedef struct Search
 {
-	int			nstages = list_length(trial->worker->program->pipeline->stages);
+	int			size;			/* to be tried at once */
+	int			bad_end;		/* one up to here fails; before first: unknown */
+}			Search;
 
-	for (int i = 1; i <= (stage > 0 ? stage : nstages); i++)
-	{
-		ppl_outcome_tally(i)->events++;
-		if (i != stage)
-			ppl_outcome_tally(i)->rows++;
-	}
+static ErrorData *run_group(Trial *trial, int first_txn, int last_txn);
+static void run_rows(Trial *trial, int first, int last);
+static ErrorData *try(Trial *trial, int first, int last);
+static void blame(Trial *trial, int ordinal, ErrorData *error);
+static void find_stage(Trial *trial, int ordinal, PplEventOutcome *outcome);
+static int	find_output(const Trial *trial, const ErrorData *error);
+static bool stage_works(Trial *trial, int ordinal,
+						const PplEventOutcome *failed);
+static void set_suspected(int ordinal, ErrorData *error);
+static void blame_in_transaction(Trial *trial, ErrorData *error);
+static int	find_in_transaction(Trial *trial, const ErrorData *error);
+static ErrorData *try_without(Trial *trial, int last, int without);
+static bool same_error(const ErrorData *a, const ErrorData *b);
+static void tally_excluded(const Trial *trial);
+
+/* How far the next trial goes. */
+static int
+search_end(const Search * search, int first, int last)
+{
+	if (search->bad_end >= first)
+		return first + (search->bad_end - first) / 2;
+	return Min(first + search->size - 1, last);
+}
+
+/* How many to try after a bad one that came after so many good ones. */
+static int
+next_size(const Search * search, int distance)
+{
+	return Max((search->size + 3 * distance) / 4, PPL_FIRST_TRIAL);
 }
 
 /*
- * Does any event go through?  Asked when the first ones fail with an error that
- * looks like one of the environment: two later ones are tried, and taken back.
+ * Run a batch in parts.  Afterwards every event is either run or excluded, up to
+ * one for which the batch is to be cut (policy.c).  Throws the error if it is one of the environment or of the moment.
+ */
+void
+ppl_blame_run(PplWorker *worker, const PplBatch *batch)
+{
+	Trial		trial = {worker, batch, batch->nevents};
+	Search		search = {batch->ntxns, -1};
+	int			first = 0;
+	int			after_bad = 0;	/* where the search began anew */
+
+	while (first < batch->ntxns && !trial.stopped)
+	{
+		int			last = search_end(&search, first, batch->ntxns - 1);
+		ErrorData  *error = run_group(&trial, first, last);
+
+		if (error == NULL)
+		{
+			first = last + 1;
+			search.size = Min(search.size * 2, batch->ntxns);
+		}
+		else if (last > first)
+			search.bad_end = last;
+		else
+		{
+			/* it is run again without the one that is blamed now */
+			blame_in_transaction(&trial, error);
+			search.size = next_size(&search, first - after_bad + 1);
+			search.bad_end = -1;
+			after_bad = first;
+		}
+	}
+	tally_excluded(&trial);
+}
+
+static void
+group_work(void *arg)
+{
+	Trial	   *trial = arg;
+
+	ppl_run_defer_constraints();
+	run_rows(trial, trial->first, trial->last);
+	if (trial->stopped)
+		return;
+	trial->checking = true;
+	ppl_run_check_constraints();
+}
+
+/*
+ * Run some transactions of the source.  NULL if they went through but for the
+ * events that are excluded; otherwise nothing of them is left but the error,
+ * which showed after the last row.  Throws all other errors.
+ */
+static ErrorData *
+run_group(Trial *trial, int first_txn, int last_txn)
+{
+	const PplBatchTxn *txns = trial->batch->txns;
+	ErrorData  *error;
+
+	trial->first = txns[first_txn].first;
+	trial->last = txns[last_txn].first + txns[last_txn].nevents - 1;
+	trial->checking = false;
+	error = ppl_run_in_subtransaction(trial->batch, trial->first, trial->last,
+									  true, group_work, trial);
+	if (error != NULL && (!trial->checking ||
+						  ppl_judge(error->sqlerrcode) == PPL_VERDICT_MOMENT))
+		ReThrowError(error);
+	return error;
+}
+
+/*
+ * This event was just blamed: is the batch to be cut because of it?  Events may
+ * have been blamed in another order, so that is left to be decided by those
+ * that count what is known of all.
  */
 static bool
-others_pass(Trial *trial, int ordinal)
+must_stop(const Trial *trial, int ordinal)
 {
-	int			last = trial->batch->nevents;
-	int			probes[] = {last, ordinal + (last - ordinal) / 2};
+	ErrorData  *halt = NULL;
 
-	for (int i = 0; i < lengthof(probes) && trial->passed == 0; i++)
-	{
-		if (probes[i] > ordinal &&
-			ppl_run_probe(trial->worker, trial->batch, probes[i]))
-			trial->passed++;
-	}
-	return trial->passed > 0;
+	return ppl_policy_stops(trial->worker, trial->batch, ordinal) &&
+		ppl_policy_keep(trial->worker, trial->batch, &halt) < trial->batch->ntxns;
 }
 
 /*
- * Blame one event, which was tried alone.  An error of the environment is put
- * on an event only if others go through, and thrown otherwise.
+ * Make the rows of some events, in parts.  The parts after a bad event are as
+ * long as those between bad ones were, so that with many of them little is done
+ * twice.
+ */
+static void
+run_rows(Trial *trial, int first, int last)
+{
+	Search		search = {trial->part, -1};
+
+	while (first <= last)
+	{
+		int			end = search_end(&search, first, last);
+		ErrorData  *error = try(trial, first, end);
+		int			suspect = ppl_outcome_current();
+
+		if (error == NULL)
+		{
+			first = end + 1;
+			search.size = Min(search.size * 2, trial->batch->nevents);
+			continue;
+		}
+		if (first < end && (suspect < first || suspect > end))
+		{
+			search.bad_end = end;
+			continue;
+		}
+		if (first < end && suspect > first &&
+			try(trial, first, suspect - 1) != NULL)
+		{
+			search.bad_end = suspect - 1;
+			continue;
+		}
+		if (first < end && !ppl_outcome_excluded(suspect))
+			error = try(trial, suspect, suspect);
+		else
+			suspect = first == end ? first : suspect;
+		if (error != NULL && trial->checked && ppl_outcome_current() == 0)
+			set_suspected(suspect, error);
+		else if (error != NULL)
+		{
+			blame(trial, suspect, error);
+			if (!trial->searching && must_stop(trial, suspect))
+			{
+				trial->stopped = true;
+				return;
+			}
+		}
+		search.size = next_size(&search, suspect - first + 1);
+		search.bad_end = -1;
+		first = suspect + 1;
+	}
+	trial->part = search.size;
+}
+
+/* Try some events; errors that are nobody's fault are thrown. */
+static ErrorData *
+try(Trial *trial, int first, int last)
+{
+	ErrorData  *error = ppl_run_try(trial->worker, trial->batch, first, last,
+									trial->checked);
+
+	CHECK_FOR_INTERRUPTS();
+	if (error != NULL && ppl_judge(error->sqlerrcode) == PPL_VERDICT_MOMENT)
+		ReThrowError(error);
+	return error;
+}
+
+/*
+ * Blame one event, which was tried last, alone.  An error of the environment is
+ * put on an event only if others get through the same stage, and thrown
+ * otherwise.
  */
 static void
 blame(Trial *trial, int ordinal, ErrorData *error)
@@ -74,88 +250,337 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 
 	/* some of its rows were rejected: that is decided already */
 	if (outcome->excluded)
-	{
-		tally_passage(trial, outcome->stage);
 		return;
-	}
 	outcome->stage = ppl_outcome_current_stage();
+	outcome->output = find_output(trial, error);
+	if (ppl_outcome_several())
+		find_stage(trial, ordinal, outcome);
+	if (outcome->stage > 0)
+		outcome->output = -1;
 	if (ppl_judge(error->sqlerrcode) == PPL_VERDICT_ENVIRONMENT &&
-		!others_pass(trial, ordinal))
+		!stage_works(trial, ordinal, outcome))
 		ReThrowError(error);
+	ppl_outcome_reset(ordinal, ordinal);
 	outcome->fate = PPL_FATE_FAILED;
 	outcome->excluded = true;
 	outcome->error = error;
-	tally_passage(trial, outcome->stage);
-	ppl_outcome_tally(outcome->stage)->errors++;	/* 0 is nobody's */
 }
 
-/* Try some events; errors that are nobody's fault are thrown. */
-static ErrorData *
-try(Trial *trial, int first, int last)
+/*
+ * The output that an error is about, by its table or by the row that was made
+ * last; -1 if it is not known.
+ */
+static int
+find_output(const Trial *trial, const ErrorData *error)
 {
-	ErrorData  *error = ppl_run_try(trial->worker, trial->batch, first, last);
+	const PplStatement *statement = trial->worker->program->statement;
 
-	CHECK_FOR_INTERRUPTS();
-	if (error == NULL)
-		trial->passed += last - first + 1;
-	else if (ppl_judge(error->sqlerrcode) == PPL_VERDICT_MOMENT)
+	if (error->table_name != NULL && error->schema_name != NULL)
+	{
+		for (int i = 0; i < statement->noutputs; i++)
+		{
+			Oid			target = statement->outputs[i]->target;
+			char	   *name = get_rel_name(target);
+			char	   *schema = get_namespace_name(get_rel_namespace(target));
+
+			if (name && schema && strcmp(name, error->table_name) == 0 &&
+				strcmp(schema, error->schema_name) == 0)
+				return i;
+		}
+	}
+	return statement->noutputs == 1 ? 0 : ppl_outcome_current_output();
+}
+
+/* The first stages of a program over one event. */
+typedef struct StageRun
+{
+	const Trial *trial;
+	int			ordinal;
+	int			nstages;
+}			StageRun;
+
+static void
+run_stages(void *arg)
+{
+	StageRun   *run = arg;
+
+	ppl_program_run_stages(run->trial->worker->program, run->trial->batch,
+						   run->ordinal, run->nstages);
+}
+
+/*
+ * An event that made several rows failed: the stage is the first one that does
+ * not get to its end.
+ */
+static void
+find_stage(Trial *trial, int ordinal, PplEventOutcome *outcome)
+{
+	int			nstages = trial->worker->program->statement->nstages;
+	int			noted = outcome->stage > 0 ? outcome->stage : nstages + 1;
+
+	for (int stage = 1; stage < noted; stage++)
+	{
+		StageRun	run = {trial, ordinal, stage};
+
+		if (ppl_run_in_subtransaction(trial->batch, ordinal, ordinal, false,
+									  run_stages, &run) != NULL)
+		{
+			outcome->stage = stage;
+			return;
+		}
+	}
+}
+
+/* Did an event get through what failed for another one? */
+static bool
+got_through(const PplEventOutcome *outcome, const PplEventOutcome *failed)
+{
+	if (failed->stage > 0)
+		return outcome->reached >= failed->stage;
+	for (PplProducedRow *row = outcome->rows; row != NULL; row = row->next)
+	{
+		if (failed->output < 0 || row->output == failed->output)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Do other events get through the stage or the output in which this one failed?
+ * Asked of some later ones, which are taken back, since the environment may
+ * have changed a moment ago; an event that was stopped by an earlier stage is
+ * no witness.  Only if there are none later, those that went through before it
+ * count.
+ */
+static bool
+stage_works(Trial *trial, int ordinal, const PplEventOutcome *failed)
+{
+	PplEventOutcome what = *failed;
+	int			later = trial->batch->nevents - ordinal;
+	int			probes = Min(later, PPL_EVIDENCE_PROBES);
+
+	for (int i = 1; i <= probes; i++)
+	{
+		int			witness = ordinal + (int) ((int64) later * i / probes);
+		bool		passed;
+
+		if (ppl_outcome_excluded(witness))
+			continue;
+		passed = ppl_run_probe(trial->worker, trial->batch, witness) ||
+			what.stage > 0;
+		passed = passed && got_through(ppl_outcome_of(witness), &what);
+		ppl_outcome_reset(witness, witness);
+		CHECK_FOR_INTERRUPTS();
+		if (passed)
+			return true;
+	}
+	for (int i = 1; probes == 0 && i < ordinal; i++)
+	{
+		if (got_through(ppl_outcome_of(i), &what))
+			return true;
+	}
+	return false;
+}
+
+/* Leave an event out for the time being. */
+static void
+set_suspected(int ordinal, ErrorData *error)
+{
+	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+
+	outcome->suspected = true;
+	outcome->excluded = true;
+	outcome->error = error;
+}
+
+static void
+clear_suspected(int ordinal)
+{
+	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+
+	outcome->suspected = false;
+	outcome->excluded = false;
+}
+
+/*
+ * Add one event after the other, without those that fail; then add those, too,
+ * as long as any of them goes through now.
+ */
+static void
+find_suspects(void *arg)
+{
+	Trial	   *trial = arg;
+	bool		progress = true;
+
+	run_rows(trial, trial->first, trial->last);
+	while (progress)
+	{
+		progress = false;
+		for (int i = trial->first; i <= trial->last; i++)
+		{
+			ErrorData  *error;
+
+			if (!ppl_outcome_of(i)->suspected)
+				continue;
+			clear_suspected(i);
+			error = try(trial, i, i);
+			if (error != NULL)
+				set_suspected(i, error);
+			else
+				progress = true;
+		}
+	}
+}
+
+/*
+ * A transaction, the group that was run last, failed after its last row: blame
+ * those of its events that fail when all others are there.  If there is none,
+ * the error depends on more than which rows there are, and one is searched for
+ * another way.
+ */
+static void
+blame_in_transaction(Trial *trial, ErrorData *error)
+{
+	Trial		part = *trial;
+	bool		found = false;
+	ErrorData  *failed;
+
+	part.searching = true;
+	part.checked = true;
+	failed = ppl_run_in_subtransaction(trial->batch, trial->first, trial->last,
+									   false, find_suspects, &part);
+	if (failed != NULL)
+		ReThrowError(failed);
+	for (int i = trial->first; i <= trial->last; i++)
+	{
+		if (!ppl_outcome_of(i)->suspected)
+			continue;
+		clear_suspected(i);
+		ppl_outcome_clear_current();
+		blame(trial, i, ppl_outcome_of(i)->error);
+		found = true;
+	}
+	if (!found)
+	{
+		int			ordinal = find_in_transaction(trial, error);
+
+		ppl_outcome_clear_current();
+		blame(trial, ordinal, error);
+	}
+}
+
+/*
+ * The event whose rows an error is about: the first one with which the error is
+ * there, so that neither those it needs nor those that need it are taken for
+ * it.  Where the error differs from run to run, the one without which there is
+ * none, or in the end the last one without which the rest of its transaction
+ * does not fail yet.
+ */
+static int
+find_in_transaction(Trial *trial, const ErrorData *error)
+{
+	int			first = trial->first;
+	int			last = trial->last;
+	int			low = first;
+	int			high = last;
+	bool		seen = false;
+
+	while (low < high)
+	{
+		int			middle = low + (high - low) / 2;
+		ErrorData  *found = try_without(trial, middle, 0);
+
+		if (found != NULL && same_error(found, error))
+		{
+			seen = true;
+			high = middle;
+		}
+		else
+			low = middle + 1;
+	}
+	if (!ppl_outcome_excluded(high) &&
+		(seen || first == last ||
+		 !same_error(try_without(trial, last, high), error)))
+		return high;
+
+	for (int i = first; i <= last; i++)
+	{
+		if (!ppl_outcome_excluded(i) && try_without(trial, last, i) == NULL)
+			return i;
+	}
+	for (int i = first; i < last; i++)
+	{
+		if (!ppl_outcome_excluded(i) && try_without(trial, i, 0) != NULL)
+			return i;
+	}
+	return last;
+}
+
+/*
+ * Run the group's events up to last, without one of them, and take them back.
+ */
+static ErrorData *
+try_without(Trial *trial, int last, int without)
+{
+	Trial		part = *trial;
+	bool		excluded = false;
+	ErrorData  *error;
+
+	part.last = last;
+	part.checking = false;
+	part.searching = true;
+	if (without > 0)
+	{
+		excluded = ppl_outcome_excluded(without);
+		ppl_outcome_of(without)->excluded = true;
+	}
+	error = ppl_run_in_subtransaction(trial->batch, trial->first, last, false,
+									  group_work, &part);
+	if (without > 0)
+		ppl_outcome_of(without)->excluded = excluded;
+	if (error != NULL && (!part.checking ||
+						  ppl_judge(error->sqlerrcode) == PPL_VERDICT_MOMENT))
 		ReThrowError(error);
 	return error;
 }
 
-/*
- * Run a batch in parts.  Afterwards every event is either run or excluded, up to
- * one for which the batch is to be cut (policy.c).
- * Throws the error if it is one of the environment or of the moment.
- */
-void
-ppl_blame_run(PplWorker *worker, const PplBatch *batch)
+static bool
+same_text(const char *a, const char *b)
 {
-	Trial		trial = {worker, batch, 0};
-	int			first = 1;
-	int			size = batch->nevents;
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
 
-	while (first <= batch->nevents)
+static bool
+same_error(const ErrorData *a, const ErrorData *b)
+{
+	return a != NULL && b != NULL && a->sqlerrcode == b->sqlerrcode &&
+		same_text(a->message, b->message) &&
+		same_text(a->detail, b->detail) &&
+		same_text(a->constraint_name, b->constraint_name);
+}
+
+/*
+ * Events whose runs were rolled back did enter the stages up to the one that
+ * failed, or that rejected them.
+ */
+static void
+tally_excluded(const Trial *trial)
+{
+	int			nstages = list_length(trial->worker->program->pipeline->stages);
+
+	for (int ordinal = 1; ordinal <= trial->batch->nevents; ordinal++)
 	{
-		int			last = Min(first + size - 1, batch->nevents);
-		ErrorData  *error = try(&trial, first, last);
-		int			suspect = ppl_outcome_current();
+		PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 
-		if (error == NULL)
-		{
-			first = last + 1;
-			size = Min(size * 2, batch->nevents);
+		if (!outcome->excluded)
 			continue;
-		}
-		if (first == last)
+		for (int i = 1; i <= (outcome->stage > 0 ? outcome->stage : nstages); i++)
 		{
-			blame(&trial, first, error);
-			if (ppl_policy_stops(worker, batch, first))
-				return;
-			first++;
-			continue;
+			ppl_outcome_tally(i)->events++;
+			if (i != outcome->stage)
+				ppl_outcome_tally(i)->rows++;
 		}
-		if (suspect < first || suspect > last)
-		{
-			size = (last - first + 1) / 2;
-			continue;
-		}
-
-		/* Those before it, then itself, then the rest in parts as long. */
-		size = Max(suspect - first, 1);
-		if (suspect > first && try(&trial, first, suspect - 1) != NULL)
-		{
-			size = Max(size / 2, 1);
-			continue;
-		}
-		if (ppl_outcome_excluded(suspect) ||
-			(error = try(&trial, suspect, suspect)) != NULL)
-		{
-			blame(&trial, suspect, error);
-			if (ppl_policy_stops(worker, batch, suspect))
-				return;
-		}
-		first = suspect + 1;
-		size = Max(size * 2, 2);
+		if (outcome->fate == PPL_FATE_FAILED)
+			ppl_outcome_tally(outcome->stage)->errors++;	/* 0 is nobody's */
 	}
 }

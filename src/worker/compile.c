@@ -14,7 +14,8 @@
  *	_accept(ordinal)				the event enters the statement
  *	_pass(ordinal, stage, verdict)	a validation judged it
  *	_reach(ordinal, stage)			an enrichment or transform made a row of it
- *	_mark(ordinal)					the row goes straight into its target
+ *	_mark(ordinal, output)			the row goes to this output, at the last one
+ *									straight into its target
  *	_produced(output, key...)		it is there
  *
  * Nothing may stand between _mark and the INSERT, because RETURNING, where
@@ -73,6 +74,7 @@ typedef struct Compiler
 	int			nsinks;
 	Sink	  **sinks;
 	char	   *ordinal;		/* quoted */
+	int			sink;			/* whose transform is written now, or -1 */
 	bool		shared;			/* do several outputs read the chain as a CTE? */
 	StringInfoData sql;
 } Compiler;
@@ -119,10 +121,22 @@ ppl_compile(const PplPipeline *pipeline, int version)
 	ordinal = choose_ordinal(&compiler);
 	compiler.ordinal = unconstify(char *, quote_identifier(ordinal));
 	compiler.shared = compiler.nsinks > 1;
+	compiler.sink = -1;
 	initStringInfo(&compiler.sql);
 
 	emit_statement(&compiler);
 	statement->sql = compiler.sql.data;
+	statement->nstages = compiler.nsteps;
+	statement->stages_sql = palloc((compiler.nsteps + 1) * sizeof(char *));
+	compiler.shared = false;
+	for (int i = 1; i <= compiler.nsteps; i++)
+	{
+		initStringInfo(&compiler.sql);
+		line(&compiler, 0, "SELECT FROM (");
+		emit_chain(&compiler, i, 1);
+		line(&compiler, 0, ") x");
+		statement->stages_sql[i] = compiler.sql.data;
+	}
 	describe(&compiler, statement, ordinal);
 	statement->relids = dependencies(&compiler, pipeline);
 	return statement;
@@ -303,7 +317,9 @@ add_step_dependencies(List *relids, const Step *step)
 
 /*
  * One output is an INSERT over the chain.  Several read the chain from a CTE,
- * so that it runs once.  None is possible while a pipeline's outputs change:
+ * so that it runs once, and are read to their end: what the executor would do
+ * after the last row of a query, it would do among the triggers of the
+ * statement, whose errors are no event's.  None is possible while a pipeline's outputs change:
  * its stages run all the same, for what they say about the events.
  */
 static void
@@ -330,7 +346,8 @@ emit_statement(Compiler *compiler)
 		emit_sink(compiler, i, 1);
 	}
 	line(compiler, 0, ")");
-	line(compiler, 0, "SELECT");
+	for (int i = 0; i < compiler->nsinks; i++)
+		line(compiler, 0, "%sSELECT FROM _o%d", i > 0 ? "UNION ALL " : "", i);
 }
 
 /*
@@ -365,12 +382,15 @@ emit_sink(Compiler *compiler, int number, int depth)
 	if (sink->transform != NULL)
 	{
 		line(compiler, depth, "FROM (");
+		compiler->sink = number;
 		emit_rows(compiler, sink->transform, compiler->nsteps, depth + 1);
+		compiler->sink = -1;
 		line(compiler, depth, ") x");
 	}
 	else
 		emit_input(compiler, compiler->nsteps, "x", depth);
-	line(compiler, depth, "WHERE pipeline._mark(x.%s)", compiler->ordinal);
+	line(compiler, depth, "WHERE pipeline._mark(x.%s, %d)", compiler->ordinal,
+		 number);
 	line(compiler, depth, "RETURNING pipeline._produced(%d%s)", number,
 		 key_arguments(target));
 }
@@ -518,11 +538,27 @@ emit_rows_of_scalar(Compiler *compiler, const Step *step, int nsteps,
 }
 
 /*
- * FROM the rows that leave the first nsteps stages.
+ * FROM the rows that leave the first nsteps stages.  Those that a transform of
+ * one of several outputs takes are marked as rows for this output.
  */
 static void
 emit_input(Compiler *compiler, int nsteps, const char *alias, int depth)
 {
+	int			sink = compiler->sink;
+
+	if (sink >= 0 && compiler->nsinks > 1)
+	{
+		compiler->sink = -1;
+		line(compiler, depth, "FROM (");
+		line(compiler, depth + 1, "SELECT i.%s%s", compiler->ordinal,
+			 columns_of("i", compiler->last));
+		emit_input(compiler, nsteps, "i", depth + 1);
+		line(compiler, depth + 1, "WHERE pipeline._mark(i.%s, %d)",
+			 compiler->ordinal, sink);
+		line(compiler, depth + 1, "OFFSET 0");
+		line(compiler, depth, ") %s", alias);
+		return;
+	}
 	if (compiler->shared && nsteps == compiler->nsteps)
 	{
 		line(compiler, depth, "FROM " CHAIN_NAME " %s", alias);

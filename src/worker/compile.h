@@ -21,6 +21,8 @@
 typedef struct PplStatement
 {
 	char	   *sql;
+	int			nstages;
+	char	  **stages_sql;		/* [k] runs the first k stages alone, from 1 */
 	TupleDesc	batch_desc;		/* ordinal int4, then the source's columns */
 	int			noutputs;
 	PplOutput **outputs;		/* number i of _produced() is outputs[i] */

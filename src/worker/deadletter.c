@@ -26,7 +26,7 @@
 #include "worker/judge.h"
 #include "worker/policy.h"
 
-#define LETTER_COLUMNS		14
+#define LETTER_COLUMNS		15
 #define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
 
@@ -153,7 +153,10 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		ppl_sql_arg_int(event->seq),
 		ppl_sql_arg(XIDOID, TransactionIdGetDatum(txn->xid)),
 		ppl_sql_arg(TIMESTAMPTZOID, TimestampTzGetDatum(txn->committed_at)),
-		ppl_sql_arg_int(event->attempts + 1)
+		ppl_sql_arg_int(event->attempts + 1),
+		text_or_null(error && stage == NULL && outcome->output >= 0 ?
+					 worker->program->statement->outputs[outcome->output]->name :
+					 NULL)
 	};
 
 	for (int i = 0; i < LETTER_COLUMNS; i++)
@@ -179,19 +182,20 @@ write_letters(Letters *letters, PplWorker *worker)
 	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
 					   " (pipeline_id, version, source, stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
-					   "  committed_at, attempts)"
+					   "  committed_at, attempts, output)"
 					   " SELECT $1, $2, $3, l.* FROM ROWS FROM (pg_catalog.unnest($4),"
 					   "  pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),"
 					   "  pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
 					   "  pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13),"
 					   "  pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16),"
-					   "  pg_catalog.unnest($17)) AS l"
+					   "  pg_catalog.unnest($17), pg_catalog.unnest($18)) AS l"
 					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
 					   "  version = excluded.version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
 					   "  reason = excluded.reason, sqlstate = excluded.sqlstate,"
 					   "  detail = excluded.detail, context = excluded.context,"
 					   "  failed_at = excluded.failed_at, attempts = excluded.attempts,"
+					   "  output = excluded.output,"
 					   "  state = 'open', queued = false",
 					   lengthof(args), args);
 	letters->count = 0;

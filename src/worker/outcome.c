@@ -38,10 +38,11 @@ static struct
 	bool		want_keys;
 	PplEventOutcome *events;	/* by ordinal, from 1 */
 	PplStageTally *tallies;		/* by stage, from 1 */
-	PplStageTally *saved_tallies;
 	int			current;		/* ordinal, 0 = none */
 	int			current_stage;	/* stage that works on it, nstages + 1 =
 								 * output */
+	int			current_output; /* number of the output of the last _mark */
+	bool		several;		/* see ppl_outcome_several */
 	uint32		moves;			/* counts each change of the two, for
 								 * timeout.c */
 	instr_time	since;			/* when current_stage began */
@@ -67,7 +68,6 @@ ppl_outcome_begin(MemoryContext context, int nevents, int nstages,
 											 mul_size(nevents + 1, sizeof(PplEventOutcome)),
 											 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	self.tallies = palloc0((nstages + 2) * sizeof(PplStageTally));
-	self.saved_tallies = palloc0((nstages + 2) * sizeof(PplStageTally));
 	self.spent = NULL;
 	if (timed)
 	{
@@ -76,6 +76,7 @@ ppl_outcome_begin(MemoryContext context, int nevents, int nstages,
 	}
 	self.current = 0;
 	self.current_stage = 0;
+	self.current_output = -1;
 	MemoryContextSwitchTo(oldcontext);
 }
 
@@ -111,6 +112,7 @@ ppl_outcome_reset(int first, int last)
 		event->reason = NULL;
 	}
 	self.current = 0;
+	self.current_stage = 0;
 }
 
 /*
@@ -182,21 +184,59 @@ ppl_outcome_clear_current(void)
 }
 
 /*
- * Remember the tallies before a run that may be rolled back, and take them
- * back after it was.
+ * The output whose rows are made, from the transform on; -1 if the event was in
+ * a stage, or if none is known.
  */
-void
-ppl_outcome_save_tallies(void)
+int
+ppl_outcome_current_output(void)
 {
-	memcpy(self.saved_tallies, self.tallies,
-		   (self.nstages + 2) * sizeof(PplStageTally));
+	return self.current != 0 && self.current_stage > self.nstages ?
+		self.current_output : -1;
 }
 
-void
-ppl_outcome_restore_tallies(void)
+/*
+ * The tallies before a run that may be rolled back, to be freed by the caller.
+ */
+PplStageTally *
+ppl_outcome_save_tallies(void)
 {
-	memcpy(self.tallies, self.saved_tallies,
-		   (self.nstages + 2) * sizeof(PplStageTally));
+	Size		size = (self.nstages + 2) * sizeof(PplStageTally);
+	PplStageTally *saved = palloc(size);
+
+	memcpy(saved, self.tallies, size);
+	return saved;
+}
+
+/*
+ * A run failed: note whether any stage got more than one row since the tallies
+ * were saved.
+ */
+void
+ppl_outcome_note_several(const PplStageTally *saved)
+{
+	self.several = false;
+	for (int stage = 1; stage <= self.nstages + 1; stage++)
+		self.several |= self.tallies[stage].events > saved[stage].events + 1;
+}
+
+/*
+ * Did any stage get more than one row in the run that failed last?  Then the
+ * fences do not tell which of them failed: one that had its row passed on may
+ * have been asked for the next.
+ */
+bool
+ppl_outcome_several(void)
+{
+	return self.several;
+}
+
+/*
+ * Take the tallies back to what they were.
+ */
+void
+ppl_outcome_restore_tallies(const PplStageTally *saved)
+{
+	memcpy(self.tallies, saved, (self.nstages + 2) * sizeof(PplStageTally));
 }
 
 /*
@@ -318,7 +358,8 @@ pipeline_reach(PG_FUNCTION_ARGS)
 }
 
 /*
- * pipeline._mark(ordinal): the row that is inserted next comes from here.
+ * pipeline._mark(ordinal, output): the row goes to this output; the one that is
+ * inserted next comes from here.
  */
 Datum
 pipeline_mark(PG_FUNCTION_ARGS)
@@ -327,6 +368,7 @@ pipeline_mark(PG_FUNCTION_ARGS)
 
 	(void) event_at(ordinal);
 	switch_to(ordinal, self.nstages + 1);
+	self.current_output = PG_GETARG_INT32(1);
 	PG_RETURN_BOOL(true);
 }
 

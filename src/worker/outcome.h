@@ -31,7 +31,9 @@ typedef struct PplEventOutcome
 {
 	PplFate		fate;
 	bool		excluded;		/* not to be run (again): its fate is final */
+	bool		suspected;		/* excluded for a while, until others are run */
 	int			stage;			/* rejected or failed in it; 0 = an output */
+	int			output;			/* number of that output, -1 = unknown */
 	int			reached;		/* last stage that passed a row of it on */
 	char	   *reason;			/* of a rejection */
 	struct ErrorData *error;	/* of a failure */
@@ -61,8 +63,11 @@ extern int	ppl_outcome_current_stage(void);
 extern uint32 ppl_outcome_moves(void);
 extern void ppl_outcome_set_current(int ordinal);
 extern void ppl_outcome_clear_current(void);
-extern void ppl_outcome_save_tallies(void);
-extern void ppl_outcome_restore_tallies(void);
+extern int	ppl_outcome_current_output(void);
+extern PplStageTally *ppl_outcome_save_tallies(void);
+extern void ppl_outcome_note_several(const PplStageTally *saved);
+extern bool ppl_outcome_several(void);
+extern void ppl_outcome_restore_tallies(const PplStageTally *saved);
 extern void ppl_outcome_end(void);
 
 #endif							/* PPL_OUTCOME_H */

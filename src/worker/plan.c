@@ -28,6 +28,8 @@
 #include "utils/tuplestore.h"
 
 #include "base/guc.h"
+#include "catalog/adopt.h"
+#include "worker/outcome.h"
 #include "worker/plan.h"
 #include "worker/session.h"
 
@@ -156,7 +158,10 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 	{
 		ppl_session_search_path(program->pipeline->search_path);
 		load_source(program);
+		ppl_adopt_targets(program->pipeline);
 		program->statement = ppl_compile(program->pipeline, version);
+		program->stage_plans = palloc0((program->statement->nstages + 1) *
+									   sizeof(SPIPlanPtr));
 		watch_relations(program);
 		MemoryContextSetParent(context, parent);
 	}
@@ -176,6 +181,11 @@ ppl_program_free(PplProgram *program)
 		SPI_freeplan(program->small_plan);
 	if (program->large_plan)
 		SPI_freeplan(program->large_plan);
+	for (int i = 1; i <= program->statement->nstages; i++)
+	{
+		if (program->stage_plans[i])
+			SPI_freeplan(program->stage_plans[i]);
+	}
 	MemoryContextDelete(program->context);
 }
 
@@ -257,15 +267,59 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 }
 
 static SPIPlanPtr
-prepare(PplProgram *program)
+prepare(PplProgram *program, const char *sql)
 {
-	SPIPlanPtr	plan = SPI_prepare(program->statement->sql, 0, NULL);
+	SPIPlanPtr	plan = SPI_prepare(sql, 0, NULL);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare the statement of pipeline \"%s\": %s",
 			 program->pipeline->name, SPI_result_code_string(SPI_result));
 	SPI_keepplan(plan);
 	return plan;
+}
+
+/*
+ * The last row was made; what may still fail are triggers at the end of the
+ * statement, and no event is to be suspected for them.
+ */
+static void
+rows_done(DestReceiver *receiver)
+{
+	ppl_outcome_clear_current();
+}
+
+/* Run a statement over the events in a tuplestore, which is freed. */
+static void
+run(PplProgram *program, SPIPlanPtr *plan, const char *sql,
+	Tuplestorestate *store, int estimate)
+{
+	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
+	DestReceiver receiver = *CreateDestReceiver(DestNone);
+	SPIExecuteOptions options;
+	int			result;
+
+	receiver.rShutdown = rows_done;
+	enr->md.name = PPL_BATCH_RELATION;
+	enr->md.reliddesc = InvalidOid;
+	enr->md.tupdesc = program->statement->batch_desc;
+	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
+	enr->md.enrtuples = estimate;
+	enr->reldata = store;
+
+	SPI_connect();
+	if (SPI_register_relation(enr) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register the relation of the batch");
+	if (*plan == NULL)
+		*plan = prepare(program, sql);
+	memset(&options, 0, sizeof(options));
+	options.dest = &receiver;
+	result = SPI_execute_plan_extended(*plan, &options);
+	if (result < 0)
+		elog(ERROR, "could not run the statement of pipeline \"%s\": %s",
+			 program->pipeline->name, SPI_result_code_string(result));
+	SPI_finish();
+	tuplestore_end(store);
+	pfree(enr);
 }
 
 /*
@@ -277,31 +331,21 @@ void
 ppl_program_run(PplProgram *program, const PplBatch *batch, int first, int last,
 				bool (*skip) (int ordinal))
 {
-	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
-	SPIExecuteOptions options;
 	bool		large = last - first + 1 >= PPL_SWITCH_ROWS;
-	SPIPlanPtr *plan = large ? &program->large_plan : &program->small_plan;
-	int			result;
 
-	enr->md.name = PPL_BATCH_RELATION;
-	enr->md.reliddesc = InvalidOid;
-	enr->md.tupdesc = program->statement->batch_desc;
-	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
-	enr->md.enrtuples = large ? PPL_LARGE_ROWS : PPL_SMALL_ROWS;
-	enr->reldata = fill_store(program, batch, first, last, skip);
+	run(program, large ? &program->large_plan : &program->small_plan,
+		program->statement->sql, fill_store(program, batch, first, last, skip),
+		large ? PPL_LARGE_ROWS : PPL_SMALL_ROWS);
+}
 
-	SPI_connect();
-	if (SPI_register_relation(enr) != SPI_OK_REL_REGISTER)
-		elog(ERROR, "could not register the relation of the batch");
-	if (*plan == NULL)
-		*plan = prepare(program);
-	memset(&options, 0, sizeof(options));
-	options.dest = CreateDestReceiver(DestNone);
-	result = SPI_execute_plan_extended(*plan, &options);
-	if (result < 0)
-		elog(ERROR, "could not run the statement of pipeline \"%s\": %s",
-			 program->pipeline->name, SPI_result_code_string(result));
-	SPI_finish();
-	tuplestore_end(enr->reldata);
-	pfree(enr);
+/*
+ * Run only the first stages over one event, and nothing of the outputs.
+ */
+void
+ppl_program_run_stages(PplProgram *program, const PplBatch *batch, int ordinal,
+					   int nstages)
+{
+	run(program, &program->stage_plans[nstages],
+		program->statement->stages_sql[nstages],
+		fill_store(program, batch, ordinal, ordinal, NULL), 1);
 }

@@ -28,6 +28,7 @@ typedef struct PplProgram
 	AttrNumber *key_attnums;
 	SPIPlanPtr	small_plan;		/* for few events */
 	SPIPlanPtr	large_plan;
+	SPIPlanPtr *stage_plans;	/* [k] of the first k stages, or NULL */
 	PplRow		row;			/* scratch */
 } PplProgram;
 
@@ -39,6 +40,8 @@ extern PplProgram *ppl_program_load(MemoryContext parent, int pipeline_id,
 extern void ppl_program_free(PplProgram *program);
 extern void ppl_program_run(PplProgram *program, const PplBatch *batch,
 							int first, int last, bool (*skip) (int ordinal));
+extern void ppl_program_run_stages(PplProgram *program, const PplBatch *batch,
+								   int ordinal, int nstages);
 extern const PplRow *ppl_program_row(PplProgram *program, const PplEvent *event);
 
 #endif							/* PPL_PLAN_H */

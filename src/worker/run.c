@@ -38,41 +38,72 @@ check_atomicity(int first, int last)
 }
 
 /*
- * Run the statement over some events, with all that can still fail because of
- * them before the commit.
+ * Run the statement over some events, but for those that are excluded.  What
+ * is checked at the end of a transaction only is left for
+ * ppl_run_check_constraints.
  */
 void
 ppl_run_events(PplWorker *worker, const PplBatch *batch, int first, int last)
 {
-	ConstraintsSetStmt *immediate = makeNode(ConstraintsSetStmt);
-
 	ppl_program_run(worker->program, batch, first, last,
 					ppl_outcome_excluded);
 	ppl_outcome_clear_current();
-	AfterTriggerSetState(immediate);
 	check_atomicity(first, last);
 }
 
+static void
+set_constraints(bool deferred)
+{
+	ConstraintsSetStmt *all = makeNode(ConstraintsSetStmt);
+
+	all->deferred = deferred;
+	AfterTriggerSetState(all);
+}
+
 /*
- * Run some events in a subtransaction, which is taken back if they fail, or in
- * any case unless they are kept.  NULL if they went through, else the error, in
- * the batch's memory.
+ * Have deferred constraints and triggers run now, as SET CONSTRAINTS ALL
+ * IMMEDIATE does, and from now on at the end of each statement.  No event is
+ * the current one for their errors.
  */
-static ErrorData *
-run_in_subtransaction(PplWorker *worker, const PplBatch *batch, int first,
-					  int last, bool keep)
+void
+ppl_run_check_constraints(void)
+{
+	ppl_outcome_clear_current();
+	set_constraints(false);
+}
+
+/*
+ * Defer them again.  Also constraints that are checked at the end of a statement
+ * by default: a transaction of the source is taken in several statements when
+ * one of its events fails, and must not fail because of that.
+ */
+void
+ppl_run_defer_constraints(void)
+{
+	set_constraints(true);
+}
+
+/*
+ * Do some work on the events first to last in a subtransaction, which is taken
+ * back if that fails, or in any case unless it is kept.  NULL if it went
+ * through, else the error, in the batch's memory; what was noted of the events
+ * before it is forgotten, and of the failed run only the tallies.
+ */
+ErrorData *
+ppl_run_in_subtransaction(const PplBatch *batch, int first, int last, bool keep,
+						  PplRunWork work, void *arg)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
+	PplStageTally *tallies = ppl_outcome_save_tallies();
 	ErrorData  *volatile error = NULL;
 
 	ppl_outcome_reset(first, last);
-	ppl_outcome_save_tallies();
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
 	{
-		ppl_run_events(worker, batch, first, last);
+		work(arg);
 		if (keep)
 			ReleaseCurrentSubTransaction();
 		else
@@ -86,32 +117,66 @@ run_in_subtransaction(PplWorker *worker, const PplBatch *batch, int first,
 		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
-	if (error != NULL || !keep)
-		ppl_outcome_restore_tallies();
 	MemoryContextSwitchTo(oldcontext);
 	CurrentResourceOwner = oldowner;
+	if (error != NULL)
+		ppl_outcome_note_several(tallies);
+	if (error != NULL || !keep)
+		ppl_outcome_restore_tallies(tallies);
+	pfree(tallies);
 	return error;
 }
 
-/*
- * Run some events.  NULL if they went through; otherwise nothing of them is
- * left but the error, in the batch's memory.
- */
-ErrorData *
-ppl_run_try(PplWorker *worker, const PplBatch *batch, int first, int last)
+/* Some events of a batch. */
+typedef struct Part
 {
-	return run_in_subtransaction(worker, batch, first, last, true);
+	PplWorker  *worker;
+	const PplBatch *batch;
+	int			first;
+	int			last;
+}			Part;
+
+static void
+run_part(void *arg)
+{
+	Part	   *part = arg;
+
+	ppl_run_events(part->worker, part->batch, part->first, part->last);
+}
+
+static void
+run_and_check_part(void *arg)
+{
+	ppl_run_defer_constraints();
+	run_part(arg);
+	ppl_run_check_constraints();
 }
 
 /*
- * Would this event go through?  Nothing of it is left.
+ * Run some events, with the checks of the end or without.  NULL if they went
+ * through; otherwise nothing of them is left but the error, in the batch's
+ * memory.
+ */
+ErrorData *
+ppl_run_try(PplWorker *worker, const PplBatch *batch, int first, int last,
+			bool check)
+{
+	Part		part = {worker, batch, first, last};
+
+	return ppl_run_in_subtransaction(batch, first, last, true,
+									 check ? run_and_check_part : run_part,
+									 &part);
+}
+
+/*
+ * Would this event go through?  Nothing of it is left but what was noted of how
+ * far it came, until the next ppl_outcome_reset.
  */
 bool
 ppl_run_probe(PplWorker *worker, const PplBatch *batch, int ordinal)
 {
-	ErrorData  *error = run_in_subtransaction(worker, batch, ordinal, ordinal,
-											  false);
+	Part		part = {worker, batch, ordinal, ordinal};
 
-	ppl_outcome_reset(ordinal, ordinal);
-	return error == NULL;
+	return ppl_run_in_subtransaction(batch, ordinal, ordinal, false,
+									 run_and_check_part, &part) == NULL;
 }

@@ -1,0 +1,81 @@
+/*
+ * adopt.c
+ *		Targets that were dropped and created again.
+ *
+ * A target is known by its OID, so that it may be renamed or moved.  When that
+ * is gone, the table that now has the name under which it was declared takes
+ * its place.  Runs in workers and backends, inside a transaction.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+#include "utils/varlena.h"
+
+#include "catalog/adopt.h"
+#include "catalog/names.h"
+#include "catalog/sql.h"
+
+/*
+ * Whoever owns a table can have code of his run with the rights of those who
+ * write it: only a role that has the rights of the pipeline's owner anyway may
+ * put a table in the place of another.
+ */
+static bool
+is_trusted(Oid relid, Oid owner)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool		trusted;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	trusted = has_privs_of_role(((Form_pg_class) GETSTRUCT(tuple))->relowner,
+								owner);
+	ReleaseSysCache(tuple);
+	return trusted;
+}
+
+/*
+ * Put tables of the same names in the place of targets that are gone, here and
+ * in the stored definition.  Those that have none stay what they are, which is
+ * an error for whoever uses them.
+ */
+void
+ppl_adopt_targets(PplPipeline *pipeline)
+{
+	ListCell   *lc;
+
+	foreach(lc, pipeline->outputs)
+	{
+		PplOutput  *output = lfirst(lc);
+		RangeVar   *name;
+		Oid			relid;
+
+		if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(output->target)))
+			continue;
+		name = makeRangeVarFromNameList(stringToQualifiedNameList(output->target_name));
+		relid = RangeVarGetRelid(name, NoLock, true);
+		if (!OidIsValid(relid) || !is_trusted(relid, pipeline->owner))
+			continue;
+		output->target = relid;
+
+		{
+			PplSqlArg	args[] = {
+				ppl_sql_arg_int(output->output_id),
+				ppl_sql_arg(OIDOID, ObjectIdGetDatum(relid)),
+			};
+
+			(void) ppl_sql_run("UPDATE " PPL_OUTPUTS " SET target = $2"
+							   " WHERE output_id = $1",
+							   lengthof(args), args);
+		}
+	}
+}

@@ -1,0 +1,12 @@
+/*
+ * adopt.h
+ *		Targets that were dropped and created again.
+ */
+#ifndef PPL_ADOPT_H
+#define PPL_ADOPT_H
+
+#include "catalog/definition.h"
+
+extern void ppl_adopt_targets(PplPipeline *pipeline);
+
+#endif							/* PPL_ADOPT_H */
