@@ -8,14 +8,21 @@
 
 #include "portability/instr_time.h"
 
-/* Milliseconds since some moment; never 0. */
+/* Microseconds since some moment. */
 static inline int64
-ppl_clock_ms(void)
+ppl_clock_us(void)
 {
 	instr_time	now;
 
 	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MICROSEC(now) / 1000 + 1;
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* Milliseconds since some moment; never 0. */
+static inline int64
+ppl_clock_ms(void)
+{
+	return ppl_clock_us() / 1000 + 1;
 }
 
 #endif							/* PPL_CLOCK_H */

@@ -24,6 +24,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/control.h"
 #include "capture/filter.h"
@@ -43,7 +44,7 @@ static struct
 	uint32		seq;			/* callbacks of this transaction so far */
 	XLogRecPtr	commit_lsn;		/* of this transaction */
 	uint64		published_bytes;
-	TimestampTz published_at;
+	int64		published_at;
 	bool		appended;		/* something since the last publication */
 }			self;
 
@@ -110,7 +111,7 @@ ppl_plugin_publication_due(void)
 		return false;
 	if (ppl_spool_writer_bytes(self.writer) - self.published_bytes >= PPL_PUBLISH_BYTES)
 		return true;
-	return GetCurrentTimestamp() - self.published_at >= PPL_PUBLISH_US;
+	return ppl_clock_us() - self.published_at >= PPL_PUBLISH_US;
 }
 
 /*
@@ -134,7 +135,7 @@ publish(bool within)
 	pg_memory_barrier();
 	ppl_filter_publish(within);
 	self.published_bytes = ppl_spool_writer_bytes(self.writer);
-	self.published_at = GetCurrentTimestamp();
+	self.published_at = ppl_clock_us();
 	self.appended = false;
 	return end;
 }

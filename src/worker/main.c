@@ -26,6 +26,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/guc.h"
 #include "base/latency.h"
 #include "base/process.h"
@@ -406,7 +407,7 @@ caught_up(XLogRecPtr decoded, PplSpoolPos end)
 static void
 sleep_or_leave(void)
 {
-	TimestampTz begin = GetCurrentTimestamp();
+	int64		begin = ppl_clock_ms();
 
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(true);
@@ -416,8 +417,7 @@ sleep_or_leave(void)
 		return;
 	}
 	ppl_process_wait(ppl_guc_worker_idle_timeout);
-	if (TimestampDifferenceExceeds(begin, GetCurrentTimestamp(),
-								   ppl_guc_worker_idle_timeout) &&
+	if (ppl_clock_ms() - begin >= ppl_guc_worker_idle_timeout &&
 		ppl_consumer_caught_up(self.consumer))
 	{
 		set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_IDLE);

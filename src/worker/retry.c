@@ -10,6 +10,7 @@
 #include "common/pg_prng.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "worker/retry.h"
 #include "worker/wait.h"
 
@@ -24,11 +25,10 @@ static void
 log_error(PplWorker *worker, bool moment, const ErrorData *error)
 {
 	static int	last_sqlstate = 0;
-	static TimestampTz last_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	static int64 last_at = 0;
+	int64		now = ppl_clock_ms();
 
-	if (error->sqlerrcode == last_sqlstate &&
-		!TimestampDifferenceExceeds(last_at, now, PPL_LOG_INTERVAL_MS))
+	if (error->sqlerrcode == last_sqlstate && now - last_at < PPL_LOG_INTERVAL_MS)
 		return;
 	last_sqlstate = error->sqlerrcode;
 	last_at = now;

@@ -16,6 +16,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "worker/outcome.h"
 #include "worker/timeout.h"
 
@@ -29,7 +30,7 @@ static struct
 	TimeoutId	id;
 	const PplPipeline *volatile pipeline;	/* NULL = not looking */
 	uint32		seen_moves;		/* at the look when this event was new */
-	TimestampTz seen_at;
+	int64		seen_at;
 	bool		expired;
 	uint32		expired_moves;	/* when the statement was cancelled */
 }			self;
@@ -74,11 +75,11 @@ ppl_timeout_start(const PplPipeline *pipeline)
 		self.registered = true;
 	}
 	self.seen_moves = ppl_outcome_moves();
-	self.seen_at = GetCurrentTimestamp();
+	self.seen_at = ppl_clock_ms();
 	self.pipeline = pipeline;
 	shortest = Min(Max(shortest / PPL_LOOKS, 1), PPL_LOOK_MAX_MS);
 	enable_timeout_every(self.id,
-						 TimestampTzPlusMilliseconds(self.seen_at, shortest),
+						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), shortest),
 						 shortest);
 }
 
@@ -100,7 +101,7 @@ look(void)
 {
 	const PplPipeline *pipeline = self.pipeline;
 	const PplStage *stage;
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = ppl_clock_ms();
 
 	if (pipeline == NULL)
 		return;
@@ -112,7 +113,7 @@ look(void)
 	}
 	stage = current_stage(pipeline);
 	if (stage == NULL || stage->timeout == 0 ||
-		!TimestampDifferenceExceeds(self.seen_at, now, stage->timeout))
+		now - self.seen_at < stage->timeout)
 		return;
 	self.seen_at = now;			/* again, should the handler catch it */
 	self.expired_moves = self.seen_moves;

@@ -13,6 +13,7 @@
 #include "utils/inval.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/process.h"
 #include "worker/wait.h"
 
@@ -24,13 +25,13 @@
 PplWaitEnd
 ppl_wait(PplWorker *worker, int64 delay)
 {
-	TimestampTz begin = GetCurrentTimestamp();
+	int64		begin = ppl_clock_ms();
 	TimestampTz reloaded_at = PgReloadTime;
 
 	(void) ppl_program_objects_changed();
 	for (;;)
 	{
-		int64		passed = (GetCurrentTimestamp() - begin) / 1000;
+		int64		passed = ppl_clock_ms() - begin;
 		TransactionId letters = pg_atomic_read_u32(&worker->consumer->letters_xid);
 
 		if (ppl_worker_disturbed(worker))
