@@ -57,6 +57,7 @@ typedef struct Search
 static ErrorData *run_group(Trial *trial, int first_txn, int last_txn);
 static void run_rows(Trial *trial, int first, int last);
 static ErrorData *try(Trial *trial, int first, int last);
+static bool fails(Trial *trial, int first, int last);
 static void blame(Trial *trial, int ordinal, ErrorData *error);
 static void find_stage(Trial *trial, int ordinal, PplEventOutcome *outcome);
 static int	find_output(const Trial *trial, const ErrorData *error);
@@ -108,7 +109,10 @@ ppl_blame_run(PplWorker *worker, const PplBatch *batch)
 			search.size = Min(search.size * 2, batch->ntxns);
 		}
 		else if (last > first)
+		{
+			FreeErrorData(error);
 			search.bad_end = last;
+		}
 		else
 		{
 			/* it is run again without the one that is blamed now */
@@ -194,19 +198,24 @@ run_rows(Trial *trial, int first, int last)
 		}
 		if (first < end && (suspect < first || suspect > end))
 		{
+			FreeErrorData(error);
 			search.bad_end = end;
 			continue;
 		}
 		if (first < end && suspect > first &&
-			try(trial, first, suspect - 1) != NULL)
+			fails(trial, first, suspect - 1))
 		{
+			FreeErrorData(error);
 			search.bad_end = suspect - 1;
 			continue;
 		}
-		if (first < end && !ppl_outcome_excluded(suspect))
+		if (first == end)
+			suspect = first;
+		else if (!ppl_outcome_excluded(suspect))
+		{
+			FreeErrorData(error);
 			error = try(trial, suspect, suspect);
-		else
-			suspect = first == end ? first : suspect;
+		}
 		if (error != NULL && trial->checked && ppl_outcome_current() == 0)
 			set_suspected(suspect, error);
 		else if (error != NULL)
@@ -236,6 +245,17 @@ try(Trial *trial, int first, int last)
 	if (error != NULL && ppl_judge(error->sqlerrcode) == PPL_VERDICT_MOMENT)
 		ReThrowError(error);
 	return error;
+}
+
+static bool
+fails(Trial *trial, int first, int last)
+{
+	ErrorData  *error = try(trial, first, last);
+
+	if (error == NULL)
+		return false;
+	FreeErrorData(error);
+	return true;
 }
 
 /*

@@ -87,32 +87,6 @@ ppl_deadletter_render(PplProgram *program, const PplEvent *event)
 												  desc));
 }
 
-/*
- * The context of an error without the pipeline's statement, which would be the
- * same long text in each dead letter; NULL if nothing is left.
- */
-static char *
-own_context(const PplProgram *program, const char *context)
-{
-	const char *statement;
-	Size		len;
-
-	if (context == NULL || program->statement == NULL)
-		return NULL;
-	len = strlen(context);
-	statement = strstr(context, program->statement->sql);
-	if (statement != NULL)
-	{
-		/* with the line that introduces it */
-		len = statement - context;
-		while (len > 0 && context[len - 1] != '\n')
-			len--;
-		if (len > 0)
-			len--;
-	}
-	return len > 0 ? pnstrdup(context, len) : NULL;
-}
-
 static PplSqlArg
 text_or_null(const char *value)
 {
@@ -146,7 +120,7 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		text_or_null(error ? error->message : outcome->reason),
 		text_or_null(error ? unpack_sql_state(error->sqlerrcode) : NULL),
 		text_or_null(error ? error->detail : NULL),
-		text_or_null(error ? own_context(worker->program, error->context) : NULL),
+		text_or_null(error ? error->context : NULL),
 		ppl_sql_arg_text(operation_name(event->kind)),
 		payload ? ppl_sql_arg(JSONBOID, payload) : ppl_sql_arg_null(JSONBOID),
 		ppl_sql_arg(LSNOID, LSNGetDatum(txn->commit_lsn)),

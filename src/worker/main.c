@@ -9,7 +9,8 @@
  * yet looks for the birth record and begins there.
  *
  * Memory: "pipeline worker" for its life; below it "pipeline program" (one
- * definition), "pipeline batch" (one batch), "pipeline spool reader".
+ * definition), "pipeline batch" (one batch), "pipeline spool reader"; below the
+ * transaction "pipeline run" (one run of the statement).
  */
 #include "postgres.h"
 #include "base/compat.h"

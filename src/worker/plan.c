@@ -288,7 +288,7 @@ rows_done(DestReceiver *receiver)
 	ppl_outcome_clear_current();
 }
 
-/* Run a statement over the events in a tuplestore, which is freed. */
+/* Run a statement over the events in a tuplestore. */
 static void
 run(PplProgram *program, SPIPlanPtr *plan, const char *sql,
 	Tuplestorestate *store, int estimate)
@@ -319,7 +319,26 @@ run(PplProgram *program, SPIPlanPtr *plan, const char *sql,
 			 program->pipeline->name, SPI_result_code_string(result));
 	SPI_finish();
 	tuplestore_end(store);
-	pfree(enr);
+}
+
+/*
+ * A context for what one run needs, which also goes away with a subtransaction
+ * that is rolled back: there may be thousands in one batch.
+ */
+static MemoryContext
+begin_run(void)
+{
+	return MemoryContextSwitchTo(AllocSetContextCreate(CurTransactionContext,
+													   "pipeline run",
+													   ALLOCSET_DEFAULT_SIZES));
+}
+
+static void
+end_run(MemoryContext oldcontext)
+{
+	MemoryContext context = MemoryContextSwitchTo(oldcontext);
+
+	MemoryContextDelete(context);
 }
 
 /*
@@ -332,10 +351,12 @@ ppl_program_run(PplProgram *program, const PplBatch *batch, int first, int last,
 				bool (*skip) (int ordinal))
 {
 	bool		large = last - first + 1 >= PPL_SWITCH_ROWS;
+	MemoryContext oldcontext = begin_run();
 
 	run(program, large ? &program->large_plan : &program->small_plan,
 		program->statement->sql, fill_store(program, batch, first, last, skip),
 		large ? PPL_LARGE_ROWS : PPL_SMALL_ROWS);
+	end_run(oldcontext);
 }
 
 /*
@@ -345,7 +366,34 @@ void
 ppl_program_run_stages(PplProgram *program, const PplBatch *batch, int ordinal,
 					   int nstages)
 {
+	MemoryContext oldcontext = begin_run();
+
 	run(program, &program->stage_plans[nstages],
 		program->statement->stages_sql[nstages],
 		fill_store(program, batch, ordinal, ordinal, NULL), 1);
+	end_run(oldcontext);
+}
+
+/*
+ * Leave of an error what is said of it later, since thousands may be kept until
+ * the end of a batch: its context without the statement of the batch and the
+ * line that introduces it, which would be the same long text in each.
+ */
+void
+ppl_program_trim_error(const PplProgram *program, ErrorData *error)
+{
+	char	   *context = error->context;
+	char	   *statement;
+
+	if (error->internalquery)
+		pfree(error->internalquery);
+	error->internalquery = NULL;
+	if (context == NULL ||
+		(statement = strstr(context, program->statement->sql)) == NULL)
+		return;
+	while (statement > context && statement[-1] != '\n')
+		statement--;
+	error->context = statement - 1 > context ?
+		pnstrdup(context, statement - 1 - context) : NULL;
+	pfree(context);
 }

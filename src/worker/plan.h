@@ -42,6 +42,8 @@ extern void ppl_program_run(PplProgram *program, const PplBatch *batch,
 							int first, int last, bool (*skip) (int ordinal));
 extern void ppl_program_run_stages(PplProgram *program, const PplBatch *batch,
 								   int ordinal, int nstages);
+extern void ppl_program_trim_error(const PplProgram *program,
+								   ErrorData *error);
 extern const PplRow *ppl_program_row(PplProgram *program, const PplEvent *event);
 
 #endif							/* PPL_PLAN_H */

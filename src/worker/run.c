@@ -162,10 +162,14 @@ ppl_run_try(PplWorker *worker, const PplBatch *batch, int first, int last,
 			bool check)
 {
 	Part		part = {worker, batch, first, last};
+	ErrorData  *error;
 
-	return ppl_run_in_subtransaction(batch, first, last, true,
-									 check ? run_and_check_part : run_part,
-									 &part);
+	error = ppl_run_in_subtransaction(batch, first, last, true,
+									  check ? run_and_check_part : run_part,
+									  &part);
+	if (error != NULL)
+		ppl_program_trim_error(worker->program, error);
+	return error;
 }
 
 /*
@@ -176,7 +180,12 @@ bool
 ppl_run_probe(PplWorker *worker, const PplBatch *batch, int ordinal)
 {
 	Part		part = {worker, batch, ordinal, ordinal};
+	ErrorData  *error;
 
-	return ppl_run_in_subtransaction(batch, ordinal, ordinal, false,
-									 run_and_check_part, &part) == NULL;
+	error = ppl_run_in_subtransaction(batch, ordinal, ordinal, false,
+									  run_and_check_part, &part);
+	if (error == NULL)
+		return true;
+	FreeErrorData(error);
+	return false;
 }
