@@ -12,7 +12,8 @@ CREATE ROLE "Regress pipeline nologin" NOLOGIN;
 GRANT USAGE ON SCHEMA privileges TO PUBLIC;
 SET search_path = privileges;
 
--- PUBLIC has nothing: the schema is the gate, and _pipeline is shut.
+-- PUBLIC has nothing: the schema is the gate, and _pipeline is shut, also around
+-- the view that health() reads as its caller.
 SELECT nspname, has_schema_privilege('regress_pipeline_other', oid, 'USAGE') AS usage,
 	has_schema_privilege('regress_pipeline_other', oid, 'CREATE') AS "create"
 FROM pg_namespace WHERE nspname IN ('pipeline', '_pipeline') ORDER BY nspname;

@@ -149,7 +149,11 @@ CREATE FUNCTION _pipeline.consumers(
 	OUT latency_p99 interval,
 	OUT last_error text,
 	OUT last_error_at timestamptz,
-	OUT since timestamptz)
+	OUT since timestamptz,
+	OUT sqlstate text,
+	OUT message text,
+	OUT detail text,
+	OUT hint text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_consumers'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
@@ -166,11 +170,21 @@ CREATE FUNCTION _pipeline.databases(
 	OUT transactions bigint,
 	OUT last_error text,
 	OUT last_error_at timestamptz,
-	OUT since timestamptz)
+	OUT since timestamptz,
+	OUT sqlstate text,
+	OUT message text,
+	OUT detail text,
+	OUT hint text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_databases'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
 COMMENT ON FUNCTION _pipeline.databases() IS 'databases and their capture processes, from shared memory';
+
+CREATE FUNCTION _pipeline.launcher_pid()
+RETURNS int
+AS 'MODULE_PATHNAME', 'pipeline_launcher_pid'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION _pipeline.launcher_pid() IS 'the launcher of this server; null if there is none';
 
 CREATE FUNCTION _pipeline.is_here(system_identifier bigint, database oid)
 RETURNS bool

@@ -89,7 +89,7 @@ SELECT p.name AS pipeline,
 	END AS lag_bytes,
 	CASE
 		WHEN d.wanted_lsn <= x.processed_lsn THEN interval '0'
-		ELSE pg_catalog.clock_timestamp() - w.last_event_at
+		ELSE pg_catalog.clock_timestamp() - coalesce(w.last_event_at, k.updated_at)
 	END AS lag,
 	w.latency_p50,
 	w.latency_p99,
@@ -130,7 +130,7 @@ FROM _pipeline.pipelines p
 		GROUP BY c.pipeline_id
 	) w ON w.pipeline_id = p.pipeline_id
 	LEFT JOIN LATERAL (
-		SELECT min(k.commit_lsn) AS commit_lsn
+		SELECT min(k.commit_lsn) AS commit_lsn, min(k.updated_at) AS updated_at
 		FROM _pipeline.checkpoints k
 		WHERE k.pipeline_id = p.pipeline_id
 	) k ON true

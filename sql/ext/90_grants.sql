@@ -17,3 +17,6 @@ GRANT SELECT ON pipeline.dead_letters TO PUBLIC;
 GRANT SELECT ON pipeline.audit_log TO PUBLIC;
 
 REVOKE ALL ON FUNCTION _pipeline.installed() FROM PUBLIC;
+
+-- health() reads it as its caller, who cannot name it.
+GRANT SELECT ON _pipeline.problems TO PUBLIC;

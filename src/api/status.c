@@ -27,12 +27,13 @@
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
-#define CONSUMER_COLUMNS 18
-#define DATABASE_COLUMNS 11
+#define CONSUMER_COLUMNS 22
+#define DATABASE_COLUMNS 15
 
 PPL_FUNCTION(pipeline_consumers);
 PPL_FUNCTION(pipeline_databases);
 PPL_FUNCTION(pipeline_is_here);
+PPL_FUNCTION(pipeline_launcher_pid);
 PPL_FUNCTION(pipeline_ledger);
 
 static void put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
@@ -44,6 +45,7 @@ static Datum text_or_null(const char *value, bool *isnull);
 static Datum lsn_or_null(XLogRecPtr lsn, bool *isnull);
 static Datum time_or_null(TimestampTz time, bool *isnull);
 static Datum error_or_null(const PplError *error, bool *isnull);
+static void error_parts(const PplError *error, Datum *values, bool *nulls);
 static void latency_percentiles(PplConsumer *consumer, Datum *values,
 								bool *nulls);
 static int	percentile_bucket(const uint64 *histogram, uint64 total,
@@ -108,6 +110,7 @@ put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
 	values[15] = error_or_null(&consumer->error, &nulls[15]);
 	values[16] = time_or_null(consumer->error.at, &nulls[16]);
 	values[17] = time_or_null(consumer->since, &nulls[17]);
+	error_parts(&consumer->error, &values[18], &nulls[18]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -223,6 +226,7 @@ put_database(ReturnSetInfo *rsinfo, PplDatabase *db)
 	values[8] = error_or_null(&db->error, &nulls[8]);
 	values[9] = time_or_null(db->error.at, &nulls[9]);
 	values[10] = time_or_null(db->since, &nulls[10]);
+	error_parts(&db->error, &values[11], &nulls[11]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -278,6 +282,39 @@ error_or_null(const PplError *error, bool *isnull)
 		return text_or_null(error->message, isnull);
 	return text_or_null(psprintf("%s (hint: %s)", error->message, error->hint),
 						isnull);
+}
+
+/* Four columns: SQLSTATE, message, detail and hint of an error. */
+static void
+error_parts(const PplError *error, Datum *values, bool *nulls)
+{
+	const char *parts[] = {
+		error->sqlstate != 0 ? unpack_sql_state(error->sqlstate) : NULL,
+		error->message, error->detail, error->hint
+	};
+
+	for (int i = 0; i < lengthof(parts); i++)
+		values[i] = text_or_null(error->sqlstate != 0 && parts[i][0] != '\0' ?
+								 parts[i] : NULL, &nulls[i]);
+}
+
+/*
+ * _pipeline.launcher_pid(): null if there is no launcher.
+ */
+Datum
+pipeline_launcher_pid(PG_FUNCTION_ARGS)
+{
+	pid_t		pid = 0;
+
+	if (ppl_shared != NULL)
+	{
+		LWLockAcquire(ppl_shared->lock, LW_SHARED);
+		pid = ppl_shared->launcher.pid;
+		LWLockRelease(ppl_shared->lock);
+	}
+	if (pid == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_INT32((int32) pid);
 }
 
 /*
