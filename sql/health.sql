@@ -225,8 +225,17 @@ RESET ROLE;
 ALTER ROLE regress_health_owner LOGIN;
 SELECT pipeline.drop_pipeline(:'evil') \g (format=unaligned tuples_only=on)
 
--- The last output.
+-- The last output: created again, or the end of it.
 DROP TABLE dst;
+:show
+CREATE TABLE dst (id int PRIMARY KEY, a text);
+GRANT SELECT, INSERT ON dst TO regress_health_owner;
+INSERT INTO src VALUES (62, 'good');
+SELECT pipeline.wait_for('h');
+TABLE problems;
+DROP TABLE dst;
+INSERT INTO src VALUES (63, 'good');
+CALL reached('h', 'failed');
 :show
 :mend
 TABLE problems;

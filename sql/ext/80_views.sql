@@ -101,7 +101,11 @@ SELECT p.name AS pipeline,
 			p.name)
 		ELSE w.last_error
 	END AS last_error,
-	CASE WHEN d.state = 'failed' THEN d.last_error_at ELSE w.last_error_at END AS last_error_at
+	CASE
+		WHEN d.state = 'failed' THEN d.last_error_at
+		WHEN x.lost AND w.state IS DISTINCT FROM 'lost' THEN NULL
+		ELSE w.last_error_at
+	END AS last_error_at
 FROM _pipeline.pipelines p
 	LEFT JOIN _pipeline.counts n ON n.pipeline_id = p.pipeline_id AND n.output_id = 0
 	LEFT JOIN _pipeline.databases() d ON _pipeline.is_here(p.system_identifier, d.database)

@@ -96,7 +96,7 @@ WITH here AS (
 		AND s.setting::int <= (SELECT count(*) FROM _pipeline.databases())
 	UNION ALL
 	SELECT 5, 'error', h.message, h.since,
-		coalesce(pg_catalog.replace(h.hint, '; then restart', '; -- then restart'), '-- ' || coalesce(_pipeline.remark(h.detail), 'capture tries again by itself; see the log of the server'))
+		coalesce(pg_catalog.regexp_replace(h.hint, '; then restart the server\.$', '; -- then restart the server'), '-- ' || coalesce(_pipeline.remark(h.detail), 'capture tries again by itself; see the log of the server'))
 	FROM here h
 	WHERE h.state = 'failed'
 	UNION ALL
@@ -193,8 +193,8 @@ SELECT h.pipeline_id, h.name, '42P01', 'its source does not exist any more',
 FROM _pipeline.patients h
 WHERE h.running AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = h.source)
 UNION ALL
-SELECT h.pipeline_id, h.name, '42P01', pg_catalog.format('the target of output %I does not exist any more', o.name),
-	pg_catalog.format('/* create the table again, or */ SELECT pipeline.%s;',
+SELECT h.pipeline_id, h.name, '42P01', pg_catalog.format('target %s of output %s does not exist any more', o.target_name, o.name),
+	pg_catalog.format('/* create table %s again, or */ SELECT pipeline.%s;', _pipeline.remark(o.target_name),
 		CASE WHEN a.outputs = 1 THEN pg_catalog.format('drop_pipeline(%L)', h.name)
 			ELSE pg_catalog.format('drop_output(%L, %L)', h.name, o.name) END)
 FROM _pipeline.patients h
@@ -204,10 +204,14 @@ FROM _pipeline.patients h
 		FROM _pipeline.outputs a
 		WHERE a.pipeline_id = h.pipeline_id
 	) a
-WHERE h.running AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.target)
+WHERE h.running AND NOT EXISTS (
+		SELECT FROM pg_catalog.pg_class c
+			JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.oid = o.target
+			OR pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) = o.target_name)
 UNION ALL
-SELECT h.pipeline_id, h.name, '42883', pg_catalog.format('%s does not exist any more', u.handler),
-	pg_catalog.format('/* create the function again, or */ SELECT pipeline.drop_%s(%L, %L);', u.kind, h.name, u.name)
+SELECT h.pipeline_id, h.name, '42883', pg_catalog.format('function %s of %s %s does not exist any more', u.handler, u.kind, u.name),
+	pg_catalog.format('/* create function %s again, or */ SELECT pipeline.drop_%s(%L, %L);', _pipeline.remark(u.handler), u.kind, h.name, u.name)
 FROM _pipeline.patients h
 	JOIN (
 		SELECT s.pipeline_id, 'stage' AS kind, s.name, s.handler FROM _pipeline.stages s

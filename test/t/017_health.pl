@@ -115,10 +115,13 @@ well('a pipeline runs');
 
 # One process for the server's own launcher, ours and capture each.
 $node->safe_psql('postgres', 'ALTER SYSTEM SET max_worker_processes = 3');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET max_replication_slots = 5');
 $node->restart;
 $node->safe_psql('postgres', 'INSERT INTO src VALUES (2)');
 $node->reached('p', 'waiting');
 shows(qr/warning\|p\|no free worker process\|ALTER SYSTEM SET max_worker_processes = 11; $restart/, 'no process for a worker');
+is($node->value(q{SELECT lag > '0' AND lag_bytes > 0 AND workers = 0 FROM pipeline.status}), 't',
+	'it lags behind, which is known after a restart, too');
 is(health(role => 'plain'), '', 'a user who may not see the pipeline does not see its problem');
 mend();
 $node->caught_up('p');
@@ -176,6 +179,25 @@ $node->poll(q{SELECT NOT EXISTS (SELECT FROM pipeline.health() WHERE what ~ 'inv
 $node->safe_psql('postgres', q{SELECT pipeline.start('p')});
 $node->caught_up('p');
 well('no WAL is held back');
+
+# Nobody acts in time.
+$node->safe_psql('postgres', <<'SQL');
+ALTER SYSTEM SET max_slot_wal_keep_size = '1MB';
+SELECT pg_reload_conf();
+SELECT pipeline.stop('p');
+INSERT INTO src VALUES (5);
+SQL
+wal_segment() for 1 .. 4;
+$node->safe_psql('postgres', 'CHECKPOINT');
+$node->reached('p', 'lost');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET max_slot_wal_keep_size');
+$node->reload;
+shows(qr/error\|p\|its replication slot is gone, .*\|SELECT pipeline.start\('p', skip_to_now => true\);/, 'a lost position');
+mend();
+$node->safe_psql('postgres', 'INSERT INTO src VALUES (6)');
+$node->caught_up('p');
+well('it goes on');
+is($node->value('SELECT count(*) FROM dst WHERE id IN (5, 6)'), '1', 'from then on');
 
 # ---- a standby -----------------------------------------------------------------
 
