@@ -252,6 +252,7 @@ SELECT CASE
 				CASE
 					WHEN h.state = 'paused' THEN 'mend what fails; until then single events are tried'
 					WHEN h.sqlstate = '53100' THEN 'make room on the disk'
+					WHEN h.hint IS NULL AND h.sqlstate IN ('42P01', '42703', '42883') THEN 'create what is missing, or mend what asks for it'
 					WHEN h.hint IS NOT NULL THEN pg_catalog.regexp_replace(_pipeline.remark(h.hint), '; SELECT pipeline\.restart\(.*$', '')
 					WHEN h.state = 'retrying' THEN 'it goes on by itself when that is over'
 					ELSE 'mend what the message says'
