@@ -304,8 +304,9 @@ SELECT h.name,
 		ELSE pg_catalog.format('SELECT * FROM pipeline.explain(%1$L); -- make it faster, or SELECT pipeline.start(%2$s, skip_to_now => true);', h.name, _pipeline.remark(pg_catalog.quote_literal(h.name)))
 	END
 FROM _pipeline.patients h
+	-- null and 0: no limit
 	CROSS JOIN LATERAL (SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('pipeline.max_retained_wal', true)) AS most) g
-WHERE g.most > 0 AND h.retained_wal_bytes > 0.5 * g.most;
+WHERE g.most > 0 AND h.retained_wal_bytes > 0.5 * g.most AND h.state NOT IN ('starting', 'running');
 COMMENT ON VIEW _pipeline.warnings IS 'health: what will be a problem if nobody acts';
 
 CREATE VIEW _pipeline.problems WITH (security_barrier) AS
