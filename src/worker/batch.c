@@ -435,7 +435,7 @@ run_events(Attempt *attempt, const PplBatch *batch, bool last)
 			int			ordinal = 1 + i * (batch->nevents - 1) /
 			Max(attempt->probes - 1, 1);
 
-			if (!ppl_run_probe(worker, batch, ordinal))
+			if (ppl_run_probe(worker, batch, ordinal) != NULL)
 				attempt->probes_failed++;
 		}
 	}

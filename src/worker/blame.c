@@ -59,9 +59,10 @@ static void run_rows(Trial *trial, int first, int last);
 static ErrorData *try(Trial *trial, int first, int last);
 static bool fails(Trial *trial, int first, int last);
 static void blame(Trial *trial, int ordinal, ErrorData *error);
-static void find_stage(Trial *trial, int ordinal, PplEventOutcome *outcome);
+static int	find_stage(const Trial *trial, int ordinal, int noted,
+					   const ErrorData *error);
 static int	find_output(const Trial *trial, const ErrorData *error);
-static bool stage_works(Trial *trial, int ordinal,
+static bool stage_works(const Trial *trial, int ordinal,
 						const PplEventOutcome *failed);
 static void set_suspected(int ordinal, ErrorData *error);
 static void blame_in_transaction(Trial *trial, ErrorData *error);
@@ -271,10 +272,8 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 	/* some of its rows were rejected: that is decided already */
 	if (outcome->excluded)
 		return;
-	outcome->stage = ppl_outcome_current_stage();
 	outcome->output = find_output(trial, error);
-	if (ppl_outcome_several())
-		find_stage(trial, ordinal, outcome);
+	outcome->stage = find_stage(trial, ordinal, ppl_outcome_current_stage(), error);
 	if (outcome->stage > 0)
 		outcome->output = -1;
 	if (ppl_judge(error->sqlerrcode) == PPL_VERDICT_ENVIRONMENT &&
@@ -329,26 +328,39 @@ run_stages(void *arg)
 }
 
 /*
- * An event that made several rows failed: the stage is the first one that does
- * not get to its end.
+ * Does the error of an event come from the first stages?  They also make what no
+ * later stage reads, which the statement does not, so another error is none.
  */
-static void
-find_stage(Trial *trial, int ordinal, PplEventOutcome *outcome)
+static bool
+stages_fail(const Trial *trial, int ordinal, int nstages,
+			const ErrorData *error)
+{
+	StageRun	run = {trial, ordinal, nstages};
+	ErrorData  *found = ppl_run_in_subtransaction(trial->batch, ordinal, ordinal,
+												  false, run_stages, &run);
+
+	if (found != NULL && ppl_judge(found->sqlerrcode) == PPL_VERDICT_MOMENT)
+		ReThrowError(found);
+	return same_error(found, error);
+}
+
+/*
+ * The stage that failed is the first one that does not get to its end.  What the
+ * fences noted is often later: a stage that made a row which was passed on is
+ * asked for the next one, and the planner looks at all of them beforehand.
+ */
+static int
+find_stage(const Trial *trial, int ordinal, int noted, const ErrorData *error)
 {
 	int			nstages = trial->worker->program->statement->nstages;
-	int			noted = outcome->stage > 0 ? outcome->stage : nstages + 1;
+	int			last = noted > 0 ? noted - 1 : nstages;
+	int			stage = 1;
 
-	for (int stage = 1; stage < noted; stage++)
-	{
-		StageRun	run = {trial, ordinal, stage};
-
-		if (ppl_run_in_subtransaction(trial->batch, ordinal, ordinal, false,
-									  run_stages, &run) != NULL)
-		{
-			outcome->stage = stage;
-			return;
-		}
-	}
+	if (last == 0 || !stages_fail(trial, ordinal, last, error))
+		return noted;
+	while (stage < last && !stages_fail(trial, ordinal, stage, error))
+		stage++;
+	return stage;
 }
 
 /* Did an event get through what failed for another one? */
@@ -366,40 +378,99 @@ got_through(const PplEventOutcome *outcome, const PplEventOutcome *failed)
 }
 
 /*
- * Do other events get through the stage or the output in which this one failed?
- * Asked of some later ones, which are taken back, since the environment may
- * have changed a moment ago; an event that was stopped by an earlier stage is
- * no witness.  Only if there are none later, those that went through before it
- * count.
+ * Try an event and take it back: does it get through what failed?  If it does
+ * not, *failures is counted up, unless it was stopped before without an error.
+ * An event whose rows are there already gets in its own way in the outputs,
+ * where an error of its own shows as well that they work.
  */
 static bool
-stage_works(Trial *trial, int ordinal, const PplEventOutcome *failed)
+is_witness(const Trial *trial, int ordinal, const PplEventOutcome *failed,
+		   bool is_there, int *failures)
 {
-	PplEventOutcome what = *failed;
+	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+	PplEventOutcome saved = *outcome;
+	ErrorData  *error = ppl_run_probe(trial->worker, trial->batch, ordinal);
+	bool		passed = got_through(outcome, failed);
+
+	*outcome = saved;
+	CHECK_FOR_INTERRUPTS();
+	if (error == NULL)
+		return passed;
+	if (failed->stage > 0 && passed)
+		return true;
+	if (failed->stage == 0 && is_there &&
+		ppl_judge(error->sqlerrcode) == PPL_VERDICT_EVENT)
+		return true;
+	(*failures)++;
+	return false;
+}
+
+/*
+ * Is there a witness among the events after this one?  They are asked in rounds,
+ * spread evenly, until enough have failed themselves; earlier stages may stop
+ * nearly all of them.
+ */
+static bool
+later_witness(const Trial *trial, int ordinal, const PplEventOutcome *failed,
+			  int *failures)
+{
 	int			later = trial->batch->nevents - ordinal;
-	int			probes = Min(later, PPL_EVIDENCE_PROBES);
 
-	for (int i = 1; i <= probes; i++)
+	for (int64 round = PPL_EVIDENCE_PROBES;; round *= PPL_EVIDENCE_PROBES)
 	{
-		int			witness = ordinal + (int) ((int64) later * i / probes);
-		bool		passed;
+		int			probes = Min(later, round);
 
-		if (ppl_outcome_excluded(witness))
-			continue;
-		passed = ppl_run_probe(trial->worker, trial->batch, witness) ||
-			what.stage > 0;
-		passed = passed && got_through(ppl_outcome_of(witness), &what);
-		ppl_outcome_reset(witness, witness);
-		CHECK_FOR_INTERRUPTS();
-		if (passed)
-			return true;
+		for (int i = 1; i <= probes; i++)
+		{
+			int			witness = ordinal + (int) ((int64) later * i / probes);
+
+			if (ppl_outcome_excluded(witness))
+				continue;
+			if (is_witness(trial, witness, failed, false, failures))
+				return true;
+			if (*failures >= PPL_EVIDENCE_PROBES)
+				return false;
+		}
+		if (probes == later)
+			return false;
 	}
-	for (int i = 1; probes == 0 && i < ordinal; i++)
+}
+
+/*
+ * Is there one among those before it that are known to have got through?  They
+ * are asked again, the last ones first.
+ */
+static bool
+earlier_witness(const Trial *trial, int ordinal, const PplEventOutcome *failed)
+{
+	int			failures = 0;
+
+	for (int i = ordinal - 1; i > 0 && failures < PPL_EVIDENCE_PROBES; i--)
 	{
-		if (got_through(ppl_outcome_of(i), &what))
+		if (!ppl_outcome_excluded(i) &&
+			got_through(ppl_outcome_of(i), failed) &&
+			is_witness(trial, i, failed, true, &failures))
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Do other events get through the stage or the output in which this one failed?
+ * They are asked now, since the environment may have changed a moment ago; an
+ * event that was stopped by an earlier stage is no witness.  Where those whose
+ * rows are there get in their own way, they are believed less than later ones.
+ */
+static bool
+stage_works(const Trial *trial, int ordinal, const PplEventOutcome *failed)
+{
+	PplEventOutcome what = *failed;
+	int			failures = 0;
+
+	if (later_witness(trial, ordinal, &what, &failures))
+		return true;
+	return (what.stage > 0 || failures < PPL_EVIDENCE_PROBES) &&
+		earlier_witness(trial, ordinal, &what);
 }
 
 /* Leave an event out for the time being. */

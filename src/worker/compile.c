@@ -132,7 +132,7 @@ ppl_compile(const PplPipeline *pipeline, int version)
 	for (int i = 1; i <= compiler.nsteps; i++)
 	{
 		initStringInfo(&compiler.sql);
-		line(&compiler, 0, "SELECT FROM (");
+		line(&compiler, 0, "SELECT * FROM (");
 		emit_chain(&compiler, i, 1);
 		line(&compiler, 0, ") x");
 		statement->stages_sql[i] = compiler.sql.data;

@@ -42,7 +42,6 @@ static struct
 	int			current_stage;	/* stage that works on it, nstages + 1 =
 								 * output */
 	int			current_output; /* number of the output of the last _mark */
-	bool		several;		/* see ppl_outcome_several */
 	uint32		moves;			/* counts each change of the two, for
 								 * timeout.c */
 	instr_time	since;			/* when current_stage began */
@@ -205,29 +204,6 @@ ppl_outcome_save_tallies(void)
 
 	memcpy(saved, self.tallies, size);
 	return saved;
-}
-
-/*
- * A run failed: note whether any stage got more than one row since the tallies
- * were saved.
- */
-void
-ppl_outcome_note_several(const PplStageTally *saved)
-{
-	self.several = false;
-	for (int stage = 1; stage <= self.nstages + 1; stage++)
-		self.several |= self.tallies[stage].events > saved[stage].events + 1;
-}
-
-/*
- * Did any stage get more than one row in the run that failed last?  Then the
- * fences do not tell which of them failed: one that had its row passed on may
- * have been asked for the next.
- */
-bool
-ppl_outcome_several(void)
-{
-	return self.several;
 }
 
 /*

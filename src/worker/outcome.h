@@ -65,8 +65,6 @@ extern void ppl_outcome_set_current(int ordinal);
 extern void ppl_outcome_clear_current(void);
 extern int	ppl_outcome_current_output(void);
 extern PplStageTally *ppl_outcome_save_tallies(void);
-extern void ppl_outcome_note_several(const PplStageTally *saved);
-extern bool ppl_outcome_several(void);
 extern void ppl_outcome_restore_tallies(const PplStageTally *saved);
 extern void ppl_outcome_end(void);
 

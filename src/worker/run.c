@@ -119,8 +119,6 @@ ppl_run_in_subtransaction(const PplBatch *batch, int first, int last, bool keep,
 	PG_END_TRY();
 	MemoryContextSwitchTo(oldcontext);
 	CurrentResourceOwner = oldowner;
-	if (error != NULL)
-		ppl_outcome_note_several(tallies);
 	if (error != NULL || !keep)
 		ppl_outcome_restore_tallies(tallies);
 	pfree(tallies);
@@ -173,19 +171,16 @@ ppl_run_try(PplWorker *worker, const PplBatch *batch, int first, int last,
 }
 
 /*
- * Would this event go through?  Nothing of it is left but what was noted of how
- * far it came, until the next ppl_outcome_reset.
+ * Would this event go through, with the checks of the end or without?  NULL or
+ * the error, in the batch's memory.  Nothing of it is left but what was noted of
+ * how far it came, until the next ppl_outcome_reset.
  */
-bool
-ppl_run_probe(PplWorker *worker, const PplBatch *batch, int ordinal)
+ErrorData *
+ppl_run_probe(PplWorker *worker, const PplBatch *batch, int ordinal, bool check)
 {
 	Part		part = {worker, batch, ordinal, ordinal};
-	ErrorData  *error;
 
-	error = ppl_run_in_subtransaction(batch, ordinal, ordinal, false,
-									  run_and_check_part, &part);
-	if (error == NULL)
-		return true;
-	FreeErrorData(error);
-	return false;
+	return ppl_run_in_subtransaction(batch, ordinal, ordinal, false,
+									 check ? run_and_check_part : run_part,
+									 &part);
 }

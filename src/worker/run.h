@@ -19,7 +19,7 @@ extern ErrorData *ppl_run_in_subtransaction(const PplBatch *batch, int first,
 											PplRunWork work, void *arg);
 extern ErrorData *ppl_run_try(PplWorker *worker, const PplBatch *batch,
 							  int first, int last, bool check);
-extern bool ppl_run_probe(PplWorker *worker, const PplBatch *batch,
+extern ErrorData *ppl_run_probe(PplWorker *worker, const PplBatch *batch,
 						  int ordinal);
 
 #endif							/* PPL_RUN_H */
