@@ -50,6 +50,9 @@ typedef struct Attempt
 	PplWorker  *worker;
 	bool		redrive;		/* dead letters instead of the log */
 	bool		careful;		/* in parts */
+	bool		whole;			/* a transaction of several chunks at once */
+	bool		chunked;		/* the batch is the first chunk of several */
+	bool		ending;			/* all rows are made, and are checked */
 	int			number;			/* from 1 */
 	TimestampTz started_at;
 	PplPosition position;		/* reached in this transaction */
@@ -77,7 +80,9 @@ static bool begin_work(Attempt *attempt, const PplBatch *batch);
 static void run_chunk(Attempt *attempt, const PplBatch *batch, bool last);
 static void run_events(Attempt *attempt, const PplBatch *batch, bool last);
 static void run_probes(Attempt *attempt, const PplBatch *batch);
+static void check_constraints(Attempt *attempt);
 static void run_further_chunks(Attempt *attempt, const PplBatch *batch);
+static void run_whole(Attempt *attempt, const PplBatch *batch);
 
 /*
  * Process one batch, however often it takes.  If it is not done in the end,
@@ -169,6 +174,8 @@ attempt_once(Attempt *attempt, PplBatch *batch)
 	attempt->further = 0;
 	attempt->committed = false;
 	attempt->cut = false;
+	attempt->chunked = false;
+	attempt->ending = false;
 	if (attempt->halt != NULL)
 		FreeErrorData(attempt->halt);
 	attempt->halt = NULL;
@@ -242,15 +249,19 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 			FreeErrorData(error);
 			return PPL_BATCH_ABANDONED;
 		}
-		if (verdict == PPL_VERDICT_MOMENT || attempt.careful)
+		if (verdict == PPL_VERDICT_MOMENT ||
+			(attempt.careful && (attempt.whole || !attempt.ending)))
 		{
 			if (verdict == PPL_VERDICT_EVENT)
 				verdict = PPL_VERDICT_ENVIRONMENT;
 			ppl_retry_wait(worker, verdict, error, attempt.max_attempts);
-			attempt.careful = false;
+			attempt.careful = attempt.whole = false;
 		}
 		else
+		{
 			attempt.careful = true;
+			attempt.whole = attempt.ending;
+		}
 		FreeErrorData(error);
 		if (ppl_worker_disturbed(worker))
 		{
@@ -318,8 +329,11 @@ run_work(Attempt *attempt, PplBatch *batch)
 
 	if (attempt->probing)
 		run_probes(attempt, batch);
+	else if (attempt->whole && batch && !batch->complete)
+		run_whole(attempt, batch);
 	else if (!attempt->redrive)
 	{
+		attempt->chunked = !batch->complete;
 		run_chunk(attempt, batch, batch->complete);
 		if (!batch->complete && !attempt->cut)
 			run_further_chunks(attempt, batch);
@@ -435,18 +449,16 @@ run_events(Attempt *attempt, const PplBatch *batch, bool last)
 			int			ordinal = 1 + i * (batch->nevents - 1) /
 			Max(attempt->probes - 1, 1);
 
-			if (ppl_run_probe(worker, batch, ordinal) != NULL)
+			if (ppl_run_probe(worker, batch, ordinal, true) != NULL)
 				attempt->probes_failed++;
 		}
 	}
 	else if (attempt->careful)
-		ppl_blame_run(worker, batch);
+		ppl_blame_run(worker, batch, !attempt->chunked);
 	else
-	{
 		ppl_run_events(worker, batch, 1, batch->nevents);
-		if (last)
-			ppl_run_check_constraints();
-	}
+	if (last && !attempt->probing && (!attempt->careful || attempt->chunked))
+		check_constraints(attempt);
 	ppl_timeout_stop();
 	error_context_stack = callback.previous;
 
@@ -469,6 +481,25 @@ run_probes(Attempt *attempt, const PplBatch *batch)
 					  false, false);
 	run_events(attempt, batch, true);
 	PopActiveSnapshot();
+}
+
+/* Wait until capture has published more of a transaction. */
+static void
+wait_for_rest(PplWorker *worker, const PplBatch *batch)
+{
+	if (spool_replaced(worker, batch))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the spool was replaced within a transaction")));
+	ppl_process_wait(-1);
+}
+
+/* Everything that was deferred; its errors may be those of any chunk. */
+static void
+check_constraints(Attempt *attempt)
+{
+	attempt->ending = true;
+	ppl_run_check_constraints();
 }
 
 /*
@@ -498,14 +529,10 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 		if (chunk->nevents > 0)
 			run_chunk(attempt, chunk, complete);
 		else if (complete)
-			ppl_run_check_constraints();	/* the last event was in the chunk
-											 * before */
-		else if (spool_replaced(worker, batch))
-			ereport(ERROR,
-					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					 errmsg("the spool was replaced within a transaction")));
+			check_constraints(attempt); /* the last event was in the chunk
+										 * before */
 		else
-			ppl_process_wait(-1);
+			wait_for_rest(worker, batch);
 		if (attempt->cut)
 			return;
 		if (complete)
@@ -516,4 +543,36 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 		ppl_outcome_end();
 		MemoryContextDelete(chunk->context);
 	}
+}
+
+/*
+ * All of the transaction whose first chunk is batch, in one, whatever its size:
+ * what is wrong at its end can be of any event in it.
+ */
+static void
+run_whole(Attempt *attempt, const PplBatch *batch)
+{
+	PplWorker  *worker = attempt->worker;
+	PplGatherRequest request;
+	PplBatch   *whole;
+
+	ppl_worker_request(worker, &request);
+	request.done = attempt->position;
+	request.only = batch->txns[0].commit_lsn;
+	request.max_rows = PG_INT32_MAX;
+	request.max_bytes = SIZE_MAX;
+	for (;;)
+	{
+		whole = ppl_batch_create(CurTransactionContext);
+		ppl_spool_reader_seek(worker->reader, batch->begin_pos);
+		ppl_gather(whole, worker->reader,
+				   pg_atomic_read_u64(&worker->db->spool_end), &request);
+		if (whole->nevents > 0)
+			break;
+		MemoryContextDelete(whole->context);
+		wait_for_rest(worker, batch);
+	}
+	run_chunk(attempt, whole, true);
+	attempt->further = whole->end_pos;
+	attempt->further_lsn = whole->end_lsn;
 }

@@ -89,17 +89,24 @@ next_size(const Search * search, int distance)
 
 /*
  * Run a batch in parts.  Afterwards every event is either run or excluded, up to
- * one for which the batch is to be cut (policy.c).  Throws the error if it is one of the environment or of the moment.
+ * one for which the batch is to be cut (policy.c).  Throws the error if it is one
+ * of the environment or of the moment.  Unless check, what shows only when
+ * deferred constraints and triggers run is left to the caller.
  */
 void
-ppl_blame_run(PplWorker *worker, const PplBatch *batch)
+ppl_blame_run(PplWorker *worker, const PplBatch *batch, bool check)
 {
 	Trial		trial = {worker, batch, batch->nevents};
 	Search		search = {batch->ntxns, -1};
 	int			first = 0;
 	int			after_bad = 0;	/* where the search began anew */
 
-	while (first < batch->ntxns && !trial.stopped)
+	if (!check)
+	{
+		ppl_run_defer_constraints();
+		run_rows(&trial, 1, batch->nevents);
+	}
+	while (check && first < batch->ntxns && !trial.stopped)
 	{
 		int			last = search_end(&search, first, batch->ntxns - 1);
 		ErrorData  *error = run_group(&trial, first, last);
@@ -339,9 +346,13 @@ stages_fail(const Trial *trial, int ordinal, int nstages,
 	ErrorData  *found = ppl_run_in_subtransaction(trial->batch, ordinal, ordinal,
 												  false, run_stages, &run);
 
+	bool		same = same_error(found, error);
+
 	if (found != NULL && ppl_judge(found->sqlerrcode) == PPL_VERDICT_MOMENT)
 		ReThrowError(found);
-	return same_error(found, error);
+	if (found != NULL)
+		FreeErrorData(found);
+	return same;
 }
 
 /*
@@ -389,17 +400,18 @@ is_witness(const Trial *trial, int ordinal, const PplEventOutcome *failed,
 {
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	PplEventOutcome saved = *outcome;
-	ErrorData  *error = ppl_run_probe(trial->worker, trial->batch, ordinal);
+	ErrorData  *error = ppl_run_probe(trial->worker, trial->batch, ordinal,
+									  trial->checking);
 	bool		passed = got_through(outcome, failed);
+	bool		own;			/* did it fail by itself? */
 
 	*outcome = saved;
 	CHECK_FOR_INTERRUPTS();
 	if (error == NULL)
 		return passed;
-	if (failed->stage > 0 && passed)
-		return true;
-	if (failed->stage == 0 && is_there &&
-		ppl_judge(error->sqlerrcode) == PPL_VERDICT_EVENT)
+	own = ppl_judge(error->sqlerrcode) == PPL_VERDICT_EVENT;
+	FreeErrorData(error);
+	if (failed->stage > 0 ? passed : is_there && own)
 		return true;
 	(*failures)++;
 	return false;
@@ -458,8 +470,8 @@ earlier_witness(const Trial *trial, int ordinal, const PplEventOutcome *failed)
 /*
  * Do other events get through the stage or the output in which this one failed?
  * They are asked now, since the environment may have changed a moment ago; an
- * event that was stopped by an earlier stage is no witness.  Where those whose
- * rows are there get in their own way, they are believed less than later ones.
+ * event that was stopped by an earlier stage is no witness.  In outputs those
+ * before it get in their own way, and are asked only if few others can be.
  */
 static bool
 stage_works(const Trial *trial, int ordinal, const PplEventOutcome *failed)
@@ -467,10 +479,11 @@ stage_works(const Trial *trial, int ordinal, const PplEventOutcome *failed)
 	PplEventOutcome what = *failed;
 	int			failures = 0;
 
-	if (later_witness(trial, ordinal, &what, &failures))
-		return true;
-	return (what.stage > 0 || failures < PPL_EVIDENCE_PROBES) &&
-		earlier_witness(trial, ordinal, &what);
+	if (what.stage > 0)
+		return earlier_witness(trial, ordinal, &what) ||
+			later_witness(trial, ordinal, &what, &failures);
+	return later_witness(trial, ordinal, &what, &failures) ||
+		(failures < PPL_EVIDENCE_PROBES && earlier_witness(trial, ordinal, &what));
 }
 
 /* Leave an event out for the time being. */
@@ -538,6 +551,7 @@ blame_in_transaction(Trial *trial, ErrorData *error)
 
 	part.searching = true;
 	part.checked = true;
+	part.checking = false;
 	failed = ppl_run_in_subtransaction(trial->batch, trial->first, trial->last,
 									   false, find_suspects, &part);
 	if (failed != NULL)

@@ -7,6 +7,7 @@
 
 #include "worker/worker.h"
 
-extern void ppl_blame_run(PplWorker *worker, const PplBatch *batch);
+extern void ppl_blame_run(PplWorker *worker, const PplBatch *batch,
+						  bool check);
 
 #endif							/* PPL_BLAME_H */

@@ -20,6 +20,6 @@ extern ErrorData *ppl_run_in_subtransaction(const PplBatch *batch, int first,
 extern ErrorData *ppl_run_try(PplWorker *worker, const PplBatch *batch,
 							  int first, int last, bool check);
 extern ErrorData *ppl_run_probe(PplWorker *worker, const PplBatch *batch,
-						  int ordinal);
+								int ordinal, bool check);
 
 #endif							/* PPL_RUN_H */
