@@ -13,6 +13,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -43,6 +44,15 @@ is_trusted(Oid relid, Oid owner)
 	return trusted;
 }
 
+/* The relation that has the name under which a target was declared, if any. */
+static Oid
+find_by_name(const PplOutput *output)
+{
+	List	   *names = stringToQualifiedNameList(output->target_name);
+
+	return RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
+}
+
 /*
  * Put tables of the same names in the place of targets that are gone, here and
  * in the stored definition.  Those that have none stay what they are, which is
@@ -56,13 +66,11 @@ ppl_adopt_targets(PplPipeline *pipeline)
 	foreach(lc, pipeline->outputs)
 	{
 		PplOutput  *output = lfirst(lc);
-		RangeVar   *name;
 		Oid			relid;
 
 		if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(output->target)))
 			continue;
-		name = makeRangeVarFromNameList(stringToQualifiedNameList(output->target_name));
-		relid = RangeVarGetRelid(name, NoLock, true);
+		relid = find_by_name(output);
 		if (!OidIsValid(relid) || !is_trusted(relid, pipeline->owner))
 			continue;
 		output->target = relid;
@@ -78,4 +86,27 @@ ppl_adopt_targets(PplPipeline *pipeline)
 							   lengthof(args), args);
 		}
 	}
+}
+
+/*
+ * A target is gone, and nothing was put in its place: say what to do.
+ */
+void
+ppl_adopt_refuse(const PplPipeline *pipeline, const PplOutput *output)
+{
+	if (OidIsValid(find_by_name(output)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("target %s was dropped and created again by another role",
+						output->target_name),
+				 errdetail("Its owner does not have the rights of the pipeline's owner."),
+				 errhint("ALTER TABLE %s OWNER TO %s; and the pipeline goes on by itself.",
+						 output->target_name,
+						 quote_identifier(GetUserNameFromId(pipeline->owner, false)))));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("target %s does not exist any more", output->target_name),
+			 errhint("Create the table again, and the pipeline goes on by itself; or SELECT pipeline.drop_output(%s, %s);",
+					 quote_literal_cstr(pipeline->name),
+					 quote_literal_cstr(output->name))));
 }

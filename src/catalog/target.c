@@ -30,6 +30,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "catalog/adopt.h"
 #include "catalog/target.h"
 
 static void output_callback(void *arg);
@@ -86,13 +87,7 @@ resolve(const PplPipeline *pipeline, const PplShape *row,
 	Relation	rel = try_relation_open(output->target, AccessShareLock);
 
 	if (rel == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("target %s does not exist any more",
-						output->target_name),
-				 errhint("Create the table again, and the pipeline goes on by itself; or SELECT pipeline.drop_output(%s, %s);",
-						 quote_literal_cstr(pipeline->name),
-						 quote_literal_cstr(output->name))));
+		ppl_adopt_refuse(pipeline, output);
 
 	target->qualified_name =
 		quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
