@@ -31,6 +31,7 @@
 #include "worker/run.h"
 
 #define PPL_EVIDENCE_PROBES 8	/* events that are asked whether a stage works */
+#define PPL_CIRCLE_WORK		100000	/* events that are tried to find circles */
 #define PPL_FIRST_TRIAL		2	/* at least so many after a bad one */
 
 /* Judgement of a batch under way. */
@@ -507,6 +508,67 @@ clear_suspected(int ordinal)
 }
 
 /*
+ * Try all suspects at once but for those that are known to fail; NULL if they go
+ * through together.
+ */
+static ErrorData *
+try_together(Trial *trial, const bool *failed)
+{
+	int			first = trial->first;
+	int			n = trial->last - first + 1;
+	bool	   *excluded = palloc(n * sizeof(bool));
+	ErrorData  *error;
+
+	for (int i = 0; i < n; i++)
+	{
+		PplEventOutcome *outcome = ppl_outcome_of(first + i);
+
+		excluded[i] = outcome->excluded;
+		outcome->excluded = !outcome->suspected || failed[i];
+	}
+	error = try(trial, first, trial->last);
+	for (int i = 0; i < n; i++)
+		ppl_outcome_of(first + i)->excluded = excluded[i];
+	pfree(excluded);
+	return error;
+}
+
+/*
+ * Events that need each other, as rows in a circle do, only go through together.
+ * So all suspects are tried, without those whose own error is the one that comes,
+ * until none comes.  Where there are very many, it is not worth the time.
+ */
+static void
+clear_circles(Trial *trial)
+{
+	int			first = trial->first;
+	int			n = trial->last - first + 1;
+	bool	   *failed = palloc0(n * sizeof(bool));
+
+	for (int64 work = 0; work < PPL_CIRCLE_WORK; work += n)
+	{
+		ErrorData  *error = try_together(trial, failed);
+		bool		found = false;
+
+		for (int i = 0; i < n; i++)
+		{
+			PplEventOutcome *outcome = ppl_outcome_of(first + i);
+
+			if (!outcome->suspected || failed[i])
+				continue;
+			if (error == NULL)
+				clear_suspected(first + i);
+			else if (same_error(outcome->error, error))
+				failed[i] = found = true;
+		}
+		if (error == NULL || !found)
+			break;
+		FreeErrorData(error);
+	}
+	pfree(failed);
+}
+
+/*
  * Add one event after the other, without those that fail; then add those, too,
  * as long as any of them goes through now.
  */
@@ -534,6 +596,7 @@ find_suspects(void *arg)
 				progress = true;
 		}
 	}
+	clear_circles(trial);
 }
 
 /*
