@@ -250,7 +250,7 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 			return PPL_BATCH_ABANDONED;
 		}
 		if (verdict == PPL_VERDICT_MOMENT ||
-			(attempt.careful && (attempt.whole || !attempt.ending)))
+			(attempt.careful && (attempt.whole || !attempt.chunked)))
 		{
 			if (verdict == PPL_VERDICT_EVENT)
 				verdict = PPL_VERDICT_ENVIRONMENT;
@@ -259,8 +259,9 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 		}
 		else
 		{
+			/* witnesses may be in other chunks, too */
+			attempt.whole = attempt.careful || attempt.ending;
 			attempt.careful = true;
-			attempt.whole = attempt.ending;
 		}
 		FreeErrorData(error);
 		if (ppl_worker_disturbed(worker))
