@@ -29,8 +29,8 @@
 #include "worker/outcome.h"
 #include "worker/policy.h"
 #include "worker/run.h"
+#include "worker/witness.h"
 
-#define PPL_EVIDENCE_PROBES 8	/* events that are asked whether a stage works */
 #define PPL_CIRCLE_WORK		100000	/* events that are tried to find circles */
 #define PPL_FIRST_TRIAL		2	/* at least so many after a bad one */
 
@@ -63,8 +63,6 @@ static void blame(Trial *trial, int ordinal, ErrorData *error);
 static int	find_stage(const Trial *trial, int ordinal, int noted,
 					   const ErrorData *error);
 static int	find_output(const Trial *trial, const ErrorData *error);
-static bool stage_works(const Trial *trial, int ordinal,
-						const PplEventOutcome *failed);
 static void set_suspected(int ordinal, ErrorData *error);
 static void blame_in_transaction(Trial *trial, ErrorData *error);
 static int	find_in_transaction(Trial *trial, const ErrorData *error);
@@ -285,7 +283,7 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 	if (outcome->stage > 0)
 		outcome->output = -1;
 	if (ppl_judge(error->sqlerrcode) == PPL_VERDICT_ENVIRONMENT &&
-		!stage_works(trial, ordinal, outcome))
+		!ppl_witness_found(trial->worker, trial->batch, ordinal, trial->checking))
 		ReThrowError(error);
 	ppl_outcome_reset(ordinal, ordinal);
 	outcome->fate = PPL_FATE_FAILED;
@@ -373,118 +371,6 @@ find_stage(const Trial *trial, int ordinal, int noted, const ErrorData *error)
 	while (stage < last && !stages_fail(trial, ordinal, stage, error))
 		stage++;
 	return stage;
-}
-
-/* Did an event get through what failed for another one? */
-static bool
-got_through(const PplEventOutcome *outcome, const PplEventOutcome *failed)
-{
-	if (failed->stage > 0)
-		return outcome->reached >= failed->stage;
-	for (PplProducedRow *row = outcome->rows; row != NULL; row = row->next)
-	{
-		if (failed->output < 0 || row->output == failed->output)
-			return true;
-	}
-	return false;
-}
-
-/*
- * Try an event and take it back: does it get through what failed?  If it does
- * not, *failures is counted up, unless it was stopped before without an error.
- * An event whose rows are there already gets in its own way in the outputs,
- * where an error of its own shows as well that they work.
- */
-static bool
-is_witness(const Trial *trial, int ordinal, const PplEventOutcome *failed,
-		   bool is_there, int *failures)
-{
-	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
-	PplEventOutcome saved = *outcome;
-	ErrorData  *error = ppl_run_probe(trial->worker, trial->batch, ordinal,
-									  trial->checking);
-	bool		passed = got_through(outcome, failed);
-	bool		own;			/* did it fail by itself? */
-
-	*outcome = saved;
-	CHECK_FOR_INTERRUPTS();
-	if (error == NULL)
-		return passed;
-	own = ppl_judge(error->sqlerrcode) == PPL_VERDICT_EVENT;
-	FreeErrorData(error);
-	if (failed->stage > 0 ? passed : is_there && own)
-		return true;
-	(*failures)++;
-	return false;
-}
-
-/*
- * Is there a witness among the events after this one?  They are asked in rounds,
- * spread evenly, until enough have failed themselves; earlier stages may stop
- * nearly all of them.
- */
-static bool
-later_witness(const Trial *trial, int ordinal, const PplEventOutcome *failed,
-			  int *failures)
-{
-	int			later = trial->batch->nevents - ordinal;
-
-	for (int64 round = PPL_EVIDENCE_PROBES;; round *= PPL_EVIDENCE_PROBES)
-	{
-		int			probes = Min(later, round);
-
-		for (int i = 1; i <= probes; i++)
-		{
-			int			witness = ordinal + (int) ((int64) later * i / probes);
-
-			if (ppl_outcome_excluded(witness))
-				continue;
-			if (is_witness(trial, witness, failed, false, failures))
-				return true;
-			if (*failures >= PPL_EVIDENCE_PROBES)
-				return false;
-		}
-		if (probes == later)
-			return false;
-	}
-}
-
-/*
- * Is there one among those before it that are known to have got through?  They
- * are asked again, the last ones first.
- */
-static bool
-earlier_witness(const Trial *trial, int ordinal, const PplEventOutcome *failed)
-{
-	int			failures = 0;
-
-	for (int i = ordinal - 1; i > 0 && failures < PPL_EVIDENCE_PROBES; i--)
-	{
-		if (!ppl_outcome_excluded(i) &&
-			got_through(ppl_outcome_of(i), failed) &&
-			is_witness(trial, i, failed, true, &failures))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Do other events get through the stage or the output in which this one failed?
- * They are asked now, since the environment may have changed a moment ago; an
- * event that was stopped by an earlier stage is no witness.  In outputs those
- * before it get in their own way, and are asked only if few others can be.
- */
-static bool
-stage_works(const Trial *trial, int ordinal, const PplEventOutcome *failed)
-{
-	PplEventOutcome what = *failed;
-	int			failures = 0;
-
-	if (what.stage > 0)
-		return earlier_witness(trial, ordinal, &what) ||
-			later_witness(trial, ordinal, &what, &failures);
-	return later_witness(trial, ordinal, &what, &failures) ||
-		(failures < PPL_EVIDENCE_PROBES && earlier_witness(trial, ordinal, &what));
 }
 
 /* Leave an event out for the time being. */
