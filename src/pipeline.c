@@ -13,6 +13,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "backlog/main.h"
 #include "base/guc.h"
 #include "base/shm.h"
 #include "base/wake.h"
@@ -34,4 +35,5 @@ _PG_init(void)
 	ppl_wake_install();
 	ppl_ddl_install();
 	ppl_launcher_register();
+	ppl_mover_register();
 }

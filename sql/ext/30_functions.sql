@@ -153,7 +153,8 @@ CREATE FUNCTION _pipeline.consumers(
 	OUT sqlstate text,
 	OUT message text,
 	OUT detail text,
-	OUT hint text)
+	OUT hint text,
+	OUT backlog bool)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_consumers'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;

@@ -51,13 +51,14 @@ FROM _pipeline.outputs o
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.outputs IS 'outputs of pipelines; since is the version of the definition that added it';
 
--- A worker is "catching up" when the last event it did is older than 5 s and
--- there are more; one that ended for want of events is "running" all the same.
+-- A worker is "catching up" when it has a backlog, or when the last event it did
+-- is older than 5 s and there are more; one that ended for want of events is "running" all the same.
 CREATE VIEW _pipeline.worker_states AS
 SELECT c.*,
 	CASE
 		WHEN c.state IN ('waiting', 'retrying', 'paused', 'failed', 'lost', 'starting') THEN c.state
 		WHEN c.state = 'idle' AND NOT c.caught_up THEN 'starting'
+		WHEN c.backlog THEN 'catching up'
 		WHEN NOT c.caught_up AND c.last_event_at < pg_catalog.clock_timestamp() - interval '5 s' THEN 'catching up'
 		ELSE 'running'
 	END AS worker_state
@@ -105,7 +106,8 @@ SELECT p.name AS pipeline,
 		WHEN d.state = 'failed' THEN d.last_error_at
 		WHEN x.lost AND w.state IS DISTINCT FROM 'lost' THEN NULL
 		ELSE w.last_error_at
-	END AS last_error_at
+	END AS last_error_at,
+	b.bytes AS backlog_bytes
 FROM _pipeline.pipelines p
 	LEFT JOIN _pipeline.counts n ON n.pipeline_id = p.pipeline_id AND n.output_id = 0
 	LEFT JOIN _pipeline.databases() d ON _pipeline.is_here(p.system_identifier, d.database)
@@ -138,6 +140,11 @@ FROM _pipeline.pipelines p
 		FROM _pipeline.checkpoints k
 		WHERE k.pipeline_id = p.pipeline_id
 	) k ON true
+	CROSS JOIN LATERAL (
+		SELECT coalesce(sum(q.bytes), 0)::bigint AS bytes
+		FROM _pipeline.backlog q
+		WHERE q.pipeline_id = p.pipeline_id
+	) b
 	CROSS JOIN LATERAL (
 		SELECT CASE
 			WHEN w.caught_up THEN greatest(w.processed_lsn, d.decoded_lsn)

@@ -1,4 +1,5 @@
--- What pg_dump takes along.  Not _pipeline.slot: a slot is never in a dump.
+-- What pg_dump takes along.  Not _pipeline.slot: a slot is never in a dump; nor
+-- _pipeline.backlog, which continues a position in that slot.
 
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.pipelines', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.pipelines_pipeline_id_seq', '');

@@ -25,6 +25,7 @@
 #include "api/args.h"
 #include "api/check.h"
 #include "api/preflight.h"
+#include "backlog/store.h"
 #include "base/control.h"
 #include "base/shm.h"
 #include "catalog/adopt.h"
@@ -225,6 +226,7 @@ give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn)
 	(void) ppl_sql_run("DELETE FROM " PPL_CHECKPOINTS
 					   " WHERE pipeline_id = $1",
 					   lengthof(id), id);
+	ppl_backlog_clear(pipeline->pipeline_id);
 	(void) ppl_sql_run("UPDATE " PPL_PIPELINES
 					   " SET running = true, born = true,"
 					   " system_identifier = $2, database = $3, slot_lsn = $4"

@@ -27,7 +27,7 @@
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
-#define CONSUMER_COLUMNS 22
+#define CONSUMER_COLUMNS 23
 #define DATABASE_COLUMNS 15
 
 PPL_FUNCTION(pipeline_consumers);
@@ -96,7 +96,7 @@ put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
 	nulls[4] = !has_process;
 	values[5] = time_or_null(has_process ? consumer->process.started_at : 0,
 							 &nulls[5]);
-	values[6] = BoolGetDatum(ppl_consumer_caught_up(consumer));
+	values[6] = BoolGetDatum(ppl_consumer_all_done(consumer));
 	values[7] = lsn_or_null(pg_atomic_read_u64(&consumer->processed_lsn), &nulls[7]);
 	values[8] = lsn_or_null(confirm_lsn, &nulls[8]);
 	values[9] = Int64GetDatum(insert_lsn > confirm_lsn ?
@@ -111,6 +111,8 @@ put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
 	values[16] = time_or_null(consumer->error.at, &nulls[16]);
 	values[17] = time_or_null(consumer->since, &nulls[17]);
 	error_parts(&consumer->error, &values[18], &nulls[18]);
+	values[22] = BoolGetDatum(pg_atomic_read_u64(&consumer->moves) !=
+							  pg_atomic_read_u64(&consumer->moves_done));
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

@@ -149,9 +149,9 @@ is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
 			TransactionIdIsValid(consumer->reserved_by))
 			continue;
 		found = true;
-		if (consumer->state == PPL_WORKER_LOST ||
+		if (consumer->lost || consumer->state == PPL_WORKER_LOST ||
 			(pg_atomic_read_u64(&consumer->processed_lsn) < lsn &&
-			 !ppl_consumer_caught_up(consumer)))
+			 !ppl_consumer_all_done(consumer)))
 			behind = true;
 	}
 	LWLockRelease(ppl_shared->lock);

@@ -26,7 +26,9 @@ double		ppl_guc_breaker_failures = 0.5;
 int			ppl_guc_breaker_window = 1000;
 int			ppl_guc_dead_letter_limit = 100000;
 int			ppl_guc_dead_letter_max_age = 0;
+int			ppl_guc_max_backlog = 10 * 1024;
 int			ppl_guc_max_databases = 16;
+int			ppl_guc_max_retained_wal = 1024;
 int			ppl_guc_max_segments = 1024;
 int			ppl_guc_worker_idle_timeout = 60 * 1000;
 
@@ -78,12 +80,26 @@ ppl_guc_define(void)
 							0, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 
+	DefineCustomIntVariable("pipeline.max_backlog",
+							"Size of a pipeline's backlog beyond which it is lost",
+							"See pipeline.max_retained_wal.",
+							&ppl_guc_max_backlog,
+							10 * 1024, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+
 	DefineCustomIntVariable("pipeline.max_databases",
 							"Databases of this server that can hold the extension",
 							NULL,
 							&ppl_guc_max_databases,
 							16, 1, PPL_MAX_DATABASES,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pipeline.max_retained_wal",
+							"WAL held for a pipeline beyond which its events move to the backlog",
+							"The backlog is a table, from which the pipeline takes them when it goes on.",
+							&ppl_guc_max_retained_wal,
+							1024, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("pipeline.max_segments",
 							"Segments of pipelines that can be started on this server",

@@ -11,7 +11,9 @@ extern double ppl_guc_breaker_failures; /* share, 1 = off */
 extern int	ppl_guc_breaker_window; /* events */
 extern int	ppl_guc_dead_letter_limit;	/* rows, 0 = none */
 extern int	ppl_guc_dead_letter_max_age;	/* s, 0 = none */
+extern int	ppl_guc_max_backlog;	/* MB */
 extern int	ppl_guc_max_databases;
+extern int	ppl_guc_max_retained_wal;	/* MB */
 extern int	ppl_guc_max_segments;
 extern int	ppl_guc_worker_idle_timeout;	/* ms, 0 = never */
 

@@ -87,6 +87,7 @@ shm_startup(void)
 		ppl_shared->lock = &GetNamedLWLockTranche(PPL_TRANCHE_NAME)->lock;
 		ppl_shared->epoch = (uint64) GetCurrentTimestamp();
 		process_init(&ppl_shared->launcher);
+		process_init(&ppl_shared->mover);
 		pg_atomic_init_u64(&ppl_shared->next_segment_lsn, 0);
 		ppl_shared->ndatabases = ppl_guc_max_databases;
 		ppl_shared->nconsumers = ppl_guc_max_segments;
@@ -137,6 +138,7 @@ database_reset(PplDatabase *db)
 	pg_atomic_init_u64(&db->decoded_lsn, 0);
 	pg_atomic_init_u64(&db->confirmed_lsn, 0);
 	pg_atomic_init_u64(&db->wanted_lsn, 0);
+	pg_atomic_init_u32(&db->mover_wanted, 0);
 	pg_atomic_init_u32(&db->has_consumers, 0);
 	pg_atomic_init_u32(&db->capture_asleep, 0);
 	pg_atomic_init_u64(&db->transactions, 0);
@@ -153,6 +155,10 @@ consumer_reset(PplConsumer *consumer)
 	pg_atomic_init_u64(&consumer->commit_end, 0);
 	pg_atomic_init_u64(&consumer->processed_lsn, 0);
 	pg_atomic_init_u64(&consumer->read_pos, 0);
+	pg_atomic_init_u64(&consumer->moved_lsn, 0);
+	pg_atomic_init_u64(&consumer->moves, 0);
+	pg_atomic_init_u64(&consumer->moves_done, 0);
+	pg_atomic_init_u32(&consumer->move_wanted, 0);
 	pg_atomic_init_u64(&consumer->pending_pos, 0);
 	pg_atomic_init_u32(&consumer->letters_xid, InvalidTransactionId);
 	pg_atomic_init_u64(&consumer->confirm_lsn, 0);
@@ -369,17 +375,36 @@ ppl_database_has_spool(PplDatabase *db)
 }
 
 /*
- * Has this consumer done every record that was ever meant for it?  The order
- * of the two reads makes the answer safe: a record that is appended meanwhile
- * only turns a yes into the yes of a moment ago.
+ * Has this consumer every record of the spool that was ever meant for it behind
+ * it, done or in the backlog?  That is what the slot and the spool's files ask.
+ * The order of the two reads makes the answer safe: a record that is appended
+ * meanwhile only turns a yes into the yes of a moment ago.
  */
 bool
-ppl_consumer_caught_up(PplConsumer *consumer)
+ppl_consumer_spool_done(PplConsumer *consumer)
 {
 	uint64		pending = pg_atomic_read_u64(&consumer->pending_pos);
 
 	pg_read_barrier();
 	return pg_atomic_read_u64(&consumer->read_pos) >= pending;
+}
+
+/*
+ * Has it done them all?  That is what everybody else asks.  Who moves read_pos
+ * over events that went to the backlog has counted the move before, so reading
+ * in the other order misses none.
+ */
+bool
+ppl_consumer_all_done(PplConsumer *consumer)
+{
+	uint64		done;
+
+	if (!ppl_consumer_spool_done(consumer))
+		return false;
+	pg_read_barrier();
+	done = pg_atomic_read_u64(&consumer->moves_done);
+	pg_read_barrier();
+	return done == pg_atomic_read_u64(&consumer->moves);
 }
 
 /*

@@ -86,6 +86,7 @@ typedef struct PplDatabase
 	pg_atomic_uint64 decoded_lsn;	/* all commits up to here are in the spool */
 	pg_atomic_uint64 confirmed_lsn; /* of the slot */
 	pg_atomic_uint64 wanted_lsn;	/* highest commit end a backend published */
+	pg_atomic_uint32 mover_wanted;	/* some consumer's events shall move */
 	pg_atomic_uint32 has_consumers; /* else commits wake only once a segment */
 	pg_atomic_uint32 capture_asleep;	/* 1 = needs its latch set */
 	pg_atomic_uint64 transactions;	/* replayed by this capture */
@@ -106,14 +107,25 @@ typedef struct PplConsumer
 	bool		dropped;
 	TransactionId reserved_by;	/* starts the pipeline, and may still fail;
 								 * invalid once capture knows it */
+	bool		lost;			/* nothing is held for it, until a new birth */
 	PplWorkerState state;
 	TimestampTz since;			/* when state changed */
 	PplProcess	process;
 	PplError	error;
-	/* atomics; the worker publishes commit_end, then the two positions */
+
+	/*
+	 * atomics; the worker publishes commit_end, then its two positions; the
+	 * mover commit_end, moved_lsn, moves, then read_pos
+	 */
 	pg_atomic_uint64 commit_end;	/* WAL end of its last commit */
 	pg_atomic_uint64 processed_lsn; /* all transactions ending before are done */
-	pg_atomic_uint64 read_pos;	/* spool position after the last done record */
+	pg_atomic_uint64 read_pos;	/* spool position after the last record that
+								 * is done, or moved to the backlog */
+	pg_atomic_uint64 moved_lsn; /* all transactions ending before are done, or
+								 * in the backlog */
+	pg_atomic_uint64 moves;		/* counts additions to the backlog */
+	pg_atomic_uint64 moves_done;	/* so many when the worker found it empty */
+	pg_atomic_uint32 move_wanted;	/* set by capture */
 	pg_atomic_uint64 pending_pos;	/* end of the last record meant for it */
 	pg_atomic_uint32 letters_xid;	/* transaction that was the last to
 									 * redrive or discard; written by capture */
@@ -132,6 +144,8 @@ typedef struct PplShared
 	LWLock	   *lock;
 	uint64		epoch;			/* this start of shared memory */
 	PplProcess	launcher;
+	PplProcess	mover;
+	Oid			mover_dboid;	/* where it is connected */
 	pg_atomic_uint64 next_segment_lsn;	/* commits beyond wake every capture */
 	int			ndatabases;		/* slots, used or not */
 	int			nconsumers;
@@ -153,7 +167,8 @@ extern PplConsumer *ppl_consumer_create(Oid dboid, int32 pipeline_id,
 										int32 segment, int32 partition);
 extern bool ppl_consumer_reserve(int32 pipeline_id, TransactionId xid);
 extern bool ppl_database_has_spool(PplDatabase *db);
-extern bool ppl_consumer_caught_up(PplConsumer *consumer);
+extern bool ppl_consumer_spool_done(PplConsumer *consumer);
+extern bool ppl_consumer_all_done(PplConsumer *consumer);
 extern void ppl_consumer_set_state(PplConsumer *consumer, PplWorkerState state);
 extern void ppl_database_set_state(PplDatabase *db, PplDatabaseState state);
 extern void ppl_error_set(PplError *target, int sqlstate, const char *message,

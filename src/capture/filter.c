@@ -25,6 +25,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backlog/store.h"
+#include "base/guc.h"
 #include "base/shm.h"
 #include "capture/filter.h"
 #include "catalog/definition.h"
@@ -49,9 +51,12 @@ static struct
 	bool		wake_launcher;	/* at the next publication */
 	bool		unfinished;		/* some source has records of this transaction
 								 * that were published */
+	SnapshotData loaded;		/* what the definitions were read under */
 }			self;
 
 static void relcache_callback(Datum arg, Oid relid);
+static void keep_snapshot(Snapshot snapshot);
+static void give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin);
 static FilterConsumer *want(int32 pipeline_id, Oid source, Oid owner,
 							uint16 operations);
 static void unwant(FilterConsumer *consumer);
@@ -107,6 +112,7 @@ set_lost(PplConsumer *shared, const char *name)
 								quote_literal_cstr(name));
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	shared->lost = true;
 	ppl_consumer_set_state(shared, PPL_WORKER_LOST);
 	ppl_error_set(&shared->error, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 				  "the replication slot that held the position of the pipeline is gone",
@@ -116,7 +122,8 @@ set_lost(PplConsumer *shared, const char *name)
 
 /*
  * Read all definitions that were born and give each its entry in shared
- * memory; entries of definitions that are gone are dropped.  Nothing may be
+ * memory, with the word that there is a backlog; entries of definitions that
+ * are gone are dropped.  Nothing may be
  * confirmed for them beyond confirmed until they prove otherwise; the spool
  * begins anew at start.  Runs a transaction of its own.
  */
@@ -124,11 +131,14 @@ void
 ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 {
 	ListCell   *lc;
+	List	   *backlogs;
 	MemoryContext oldcontext = CurrentMemoryContext;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	keep_snapshot(GetActiveSnapshot());
+	backlogs = ppl_backlog_pipelines();
 	foreach(lc, ppl_definition_load_born())
 	{
 		PplPipeline *pipeline = lfirst(lc);
@@ -139,7 +149,10 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 		ppl_atomic_max(&consumer->shared->read_pos, start);
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 		consumer->shared->running = pipeline->running;
+		consumer->shared->lost = false;
 		LWLockRelease(ppl_shared->lock);
+		if (list_member_int(backlogs, pipeline->pipeline_id))
+			pg_atomic_fetch_add_u64(&consumer->shared->moves, 1);
 		if (pipeline->slot_lsn != self.db->slot_lsn)
 			set_lost(consumer->shared, pipeline->name);
 	}
@@ -162,6 +175,18 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 			shared->dropped = true;
 	}
 	LWLockRelease(ppl_shared->lock);
+}
+
+/* Remember which transactions a snapshot shows, beyond its life. */
+static void
+keep_snapshot(Snapshot snapshot)
+{
+	self.loaded = *snapshot;
+	self.loaded.xip = MemoryContextAlloc(self.context,
+										 Max(snapshot->xcnt, 1) * sizeof(TransactionId));
+	memcpy(self.loaded.xip, snapshot->xip, snapshot->xcnt * sizeof(TransactionId));
+	self.loaded.subxcnt = 0;
+	self.loaded.suboverflowed = false;
 }
 
 /*
@@ -320,9 +345,7 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 	switch ((PplControlAction) control->action)
 	{
 		case PPL_CONTROL_BIRTH:
-			if (shared->state == PPL_WORKER_LOST)
-				ppl_consumer_set_state(shared, PPL_WORKER_IDLE);
-			shared->running = true;
+			give_birth(shared, xid, begin);
 			break;
 		case PPL_CONTROL_START:
 			shared->running = true;
@@ -349,6 +372,24 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 	self.wake_launcher = true;
 	if (control->action == PPL_CONTROL_DROP)
 		unwant(consumer);
+}
+
+/*
+ * A pipeline begins, or begins anew: what is before this is not wanted any
+ * more.  But a birth that was in the definitions when they were read is an old
+ * one, decoded once more, and cannot save a pipeline that was lost after it.
+ * Caller holds shared->lock exclusively.
+ */
+static void
+give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin)
+{
+	if (shared->lost && !XidInMVCCSnapshot(xid, &self.loaded))
+		return;
+	if (shared->state == PPL_WORKER_LOST)
+		ppl_consumer_set_state(shared, PPL_WORKER_IDLE);
+	shared->lost = false;
+	shared->running = true;
+	ppl_atomic_max(&shared->read_pos, begin);
 }
 
 /*
@@ -457,7 +498,8 @@ ppl_filter_publish(bool within)
 
 /*
  * Up to where the slot may be confirmed: the minimum over all consumers of
- * what they have committed durably.  *progress_expected tells whether that
+ * what they have committed durably, or have durably in the backlog; those that
+ * are lost need nothing.  *progress_expected tells whether that
  * will move by itself, so that it is worth another look soon.
  */
 XLogRecPtr
@@ -472,17 +514,23 @@ ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected)
 	{
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
 		XLogRecPtr	old = pg_atomic_read_u64(&shared->confirm_lsn);
-		XLogRecPtr	done = pg_atomic_read_u64(&shared->processed_lsn);
-		bool		caught_up = ppl_consumer_caught_up(shared);
+		XLogRecPtr	done = Max(pg_atomic_read_u64(&shared->processed_lsn),
+							   pg_atomic_read_u64(&shared->moved_lsn));
+		bool		spool_done = ppl_consumer_spool_done(shared);
 
+		if (shared->lost || shared->dropped)
+		{
+			pg_atomic_write_u64(&shared->confirm_lsn, decoded);
+			continue;
+		}
 		pg_read_barrier();
 		if (pg_atomic_read_u64(&shared->commit_end) > flushed)
 		{
 			done = old;
-			caught_up = false;
+			spool_done = false;
 			*progress_expected = true;
 		}
-		else if (caught_up)
+		else if (spool_done)
 			done = decoded;
 		else if (shared->running)
 			*progress_expected = true;
@@ -491,6 +539,38 @@ ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected)
 		result = Min(result, Max(done, old));
 	}
 	return result;
+}
+
+/*
+ * Ask the mover for the events of consumers that hold back too much WAL.  False
+ * if there are none.
+ */
+bool
+ppl_filter_request_moves(XLogRecPtr decoded)
+{
+	uint64		limit = (uint64) ppl_guc_max_retained_wal * 1024 * 1024;
+	bool		any = false;
+	ListCell   *lc;
+
+	foreach(lc, self.consumers)
+	{
+		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
+
+		if (shared->lost || shared->dropped ||
+			pg_atomic_read_u64(&shared->confirm_lsn) + limit >= decoded ||
+			ppl_consumer_spool_done(shared))
+			continue;
+		pg_atomic_write_u32(&shared->move_wanted, 1);
+		any = true;
+	}
+	if (any)
+	{
+		pg_write_barrier();
+		pg_atomic_write_u32(&self.db->mover_wanted, 1);
+		pg_memory_barrier();
+		ppl_wake(&ppl_shared->mover.procno);
+	}
+	return any;
 }
 
 /*
@@ -508,7 +588,9 @@ ppl_filter_first_segment(PplSpoolPos spool_end)
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
 		uint64		read_pos = pg_atomic_read_u64(&shared->read_pos);
 
-		if (ppl_consumer_caught_up(shared))
+		if (shared->lost || shared->dropped)
+			continue;
+		if (ppl_consumer_spool_done(shared))
 			pg_atomic_compare_exchange_u64(&shared->read_pos, &read_pos,
 										   Max(read_pos, spool_end));
 		else

@@ -34,6 +34,7 @@ extern void ppl_filter_catalog_changed(void);
 extern void ppl_filter_publish(bool within);
 extern bool ppl_filter_finish(PplSpoolPos end);
 extern XLogRecPtr ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected);
+extern bool ppl_filter_request_moves(XLogRecPtr decoded);
 extern uint32 ppl_filter_first_segment(PplSpoolPos spool_end);
 extern void ppl_filter_forget_all(void);
 

@@ -323,6 +323,7 @@ vanish(void)
 	ppl_spool_segment_unlink_all(MyDatabaseId);
 
 	set_state(PPL_DB_GONE);
+	ppl_wake(&ppl_shared->mover.procno);
 	ppl_process_exit();
 }
 
@@ -499,5 +500,6 @@ confirm(XLogRecPtr decoded, PplSpoolPos spool_end)
 	ppl_slot_confirm(upto);
 	ppl_spool_writer_remove_before(self.writer,
 								   ppl_filter_first_segment(spool_end));
+	expected |= ppl_filter_request_moves(decoded);
 	return ppl_slot_save(false) && !expected;
 }

@@ -122,6 +122,16 @@ ppl_definition_lock(int pipeline_id, int lockmode)
 	LockDatabaseObject(ppl_definition_relid(), (Oid) pipeline_id, 0, lockmode);
 }
 
+/* See definition.h. */
+bool
+ppl_definition_try_lock(int pipeline_id)
+{
+	return ConditionalLockDatabaseObject(ExtensionRelationId, extension_oid(),
+										 0, AccessShareLock) &&
+		ConditionalLockDatabaseObject(ppl_definition_relid(),
+									  (Oid) pipeline_id, 0, AccessShareLock);
+}
+
 /* OID of the extension; it comes and goes together with the table. */
 static Oid
 extension_oid(void)

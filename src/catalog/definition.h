@@ -83,6 +83,9 @@ extern List *ppl_definition_load_born(void);
 /* Lock tag of a definition: share for a batch, exclusive for a change. */
 extern void ppl_definition_lock(int pipeline_id, int lockmode);
 
+/* The same in share mode, if it can be had at once. */
+extern bool ppl_definition_try_lock(int pipeline_id);
+
 /*
  * Run our own constant SQL with the rights of the bootstrap superuser and
  * search_path pinned to pg_catalog.  Between begin and end no user code may

@@ -16,6 +16,7 @@
 #define PPL_STAGES				PPL_PRIVATE_SCHEMA ".stages"
 #define PPL_OUTPUTS				PPL_PRIVATE_SCHEMA ".outputs"
 #define PPL_CHECKPOINTS			PPL_PRIVATE_SCHEMA ".checkpoints"
+#define PPL_BACKLOG				PPL_PRIVATE_SCHEMA ".backlog"
 #define PPL_SLOT				PPL_PRIVATE_SCHEMA ".slot"
 #define PPL_COUNTS				PPL_PRIVATE_SCHEMA ".counts"
 #define PPL_STAGE_COUNTS		PPL_PRIVATE_SCHEMA ".stage_counts"

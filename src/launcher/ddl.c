@@ -248,6 +248,11 @@ end_processes(PplDatabase *db)
 		count++;
 	if (db->capture.pid != 0)
 		kill(db->capture.pid, SIGTERM);
+	if (ppl_shared->mover.pid != 0 && ppl_shared->mover_dboid == db->dboid)
+	{
+		kill(ppl_shared->mover.pid, SIGTERM);
+		count++;
+	}
 	for (int i = 0; i < ppl_shared->nconsumers; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];

@@ -199,9 +199,9 @@ consumer_needs_process(PplConsumer *consumer)
 {
 	PplDatabase *db = ppl_database_find(consumer->dboid);
 
-	return consumer->running && !consumer->dropped &&
+	return consumer->running && !consumer->dropped && !consumer->lost &&
 		db != NULL && ppl_database_has_spool(db) &&
-		!ppl_consumer_caught_up(consumer);
+		!ppl_consumer_all_done(consumer);
 }
 
 static void

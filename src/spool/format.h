@@ -19,6 +19,21 @@
 
 typedef uint64 PplSpoolPos;
 
+/* The place of an event in the order of processing. */
+typedef struct PplPosition
+{
+	XLogRecPtr	commit_lsn;
+	uint32		seq;
+} PplPosition;
+
+/* Is a after b in the order of processing? */
+static inline bool
+ppl_position_after(PplPosition a, PplPosition b)
+{
+	return a.commit_lsn > b.commit_lsn ||
+		(a.commit_lsn == b.commit_lsn && a.seq > b.seq);
+}
+
 #define PPL_SPOOL_POS(segno, offset) (((uint64) (segno) << 32) | (uint32) (offset))
 #define PPL_SPOOL_SEGNO(pos)	((uint32) ((pos) >> 32))
 #define PPL_SPOOL_OFFSET(pos)	((uint32) (pos))

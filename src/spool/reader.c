@@ -2,7 +2,7 @@
  * reader.c
  *		Read the spool of one database from a position.
  *
- * Runs in workers.  Blocks on the disk only, takes no locks; that the files
+ * Runs in workers and in the mover.  Blocks on the disk only, takes no locks; that the files
  * from its position on stay there is capture's duty, which removes only what
  * all consumers have behind them.
  *
@@ -12,6 +12,9 @@
  * Schemas are found by their place in the current segment; those with the
  * same columns are kept once, so a reader that runs for months holds as many
  * as its relations ever had versions.
+ *
+ * A reader made with a PplSpoolLoad has its segments in memory instead of
+ * files; all else is the same.  Used for the backlog.
  *
  * Each field is set so that an error leaves a reader that a seek repairs.
  */
@@ -56,6 +59,11 @@ struct PplSpoolReader
 	File		file;			/* -1 = none open */
 	uint32		file_segno;
 
+	PplSpoolLoad load;			/* NULL: from files */
+	void	   *load_arg;
+	char	   *loaded;			/* instead of file, NULL = none */
+	Size		loaded_len;
+
 	char	   *window;			/* a part of that file */
 	Size		window_size;	/* allocated */
 	uint32		window_start;	/* offset in the file */
@@ -68,15 +76,17 @@ struct PplSpoolReader
 
 static bool find_record(PplSpoolReader *reader, PplSpoolPos end);
 static void check_header(PplSpoolReader *reader, PplSpoolPos end);
-static void open_segment(PplSpoolReader *reader, uint32 segno);
-static void close_segment(PplSpoolReader *reader);
+static bool open_segment(PplSpoolReader *reader, uint32 segno);
+static Size read_segment(PplSpoolReader *reader, char *data, Size len,
+						 uint32 offset);
 static char *window_at(PplSpoolReader *reader, PplSpoolPos end, uint32 offset,
 					   Size len);
 static void fill_window(PplSpoolReader *reader, PplSpoolPos end,
 						uint32 offset, Size len);
 static void resize_window(PplSpoolReader *reader, Size size);
-static const PplSpoolSchema *find_schema(PplSpoolReader *reader,
-										 uint32 offset);
+static KnownSchema *find_schema(PplSpoolReader *reader,
+								const PplRecordHeader *header);
+static KnownSchema *find_known(PplSpoolReader *reader, uint32 offset);
 static KnownSchema *read_schema(PplSpoolReader *reader, uint32 offset);
 static KnownSchema *learn_schema(PplSpoolReader *reader, Oid relid,
 								 char *body, uint32 len);
@@ -97,6 +107,33 @@ ppl_spool_reader_create(Oid database, uint64 epoch)
 	reader->epoch = epoch;
 	reader->file = -1;
 	return reader;
+}
+
+PplSpoolReader *
+ppl_spool_reader_create_loaded(PplSpoolLoad load, void *arg)
+{
+	PplSpoolReader *reader = ppl_spool_reader_create(InvalidOid, 0);
+
+	reader->load = load;
+	reader->load_arg = arg;
+	return reader;
+}
+
+void
+ppl_spool_reader_close(PplSpoolReader *reader)
+{
+	reader->window_len = 0;
+	reader->peeked = false;
+	if (reader->places != NULL)
+		hash_destroy(reader->places);
+	reader->places = NULL;
+	reader->last_place = NULL;
+	if (reader->file >= 0)
+		FileClose(reader->file);
+	reader->file = -1;
+	if (reader->loaded != NULL)
+		pfree(reader->loaded);
+	reader->loaded = NULL;
 }
 
 void
@@ -135,12 +172,7 @@ ppl_spool_reader_next(PplSpoolReader *reader, PplSpoolPos end,
 
 	record->schema = NULL;
 	if (reader->header.schema_offset != 0)
-	{
-		record->schema = find_schema(reader, reader->header.schema_offset);
-		if (record->schema->relid != reader->header.relid)
-			corrupted(reader, PPL_SPOOL_OFFSET(reader->pos),
-					  "It refers to the schema of another relation.");
-	}
+		record->schema = &find_schema(reader, &reader->header)->schema;
 	data = window_at(reader, end, PPL_SPOOL_OFFSET(reader->pos),
 					 reader->header.len);
 	ppl_record_decode(&reader->header, data, record);
@@ -148,6 +180,23 @@ ppl_spool_reader_next(PplSpoolReader *reader, PplSpoolPos end,
 	ppl_spool_reader_skip(reader);
 	record->next = reader->pos;
 	return true;
+}
+
+void
+ppl_spool_reader_raw(PplSpoolReader *reader, PplSpoolPos end, PplSpoolRaw *raw)
+{
+	KnownSchema *known = NULL;
+
+	if (!reader->peeked)
+		elog(ERROR, "no spool record was looked at");
+	if (reader->header.schema_offset != 0)
+		known = find_schema(reader, &reader->header);
+	raw->header = reader->header;
+	raw->schema = known ? known->body : NULL;
+	raw->schema_len = known ? known->len : 0;
+	raw->body = window_at(reader, end, PPL_SPOOL_OFFSET(reader->pos),
+						  reader->header.len) + sizeof(PplRecordHeader);
+	ppl_spool_reader_skip(reader);
 }
 
 void
@@ -168,16 +217,18 @@ find_record(PplSpoolReader *reader, PplSpoolPos end)
 {
 	while (!reader->peeked)
 	{
-		uint32		offset = PPL_SPOOL_OFFSET(reader->pos);
-
 		if (reader->pos >= end)
 			return false;
-		if (reader->file < 0 ||
+		if ((reader->file < 0 && reader->loaded == NULL) ||
 			reader->file_segno != PPL_SPOOL_SEGNO(reader->pos))
-			open_segment(reader, PPL_SPOOL_SEGNO(reader->pos));
+		{
+			if (!open_segment(reader, PPL_SPOOL_SEGNO(reader->pos)))
+				return false;
+		}
 
 		memcpy(&reader->header,
-			   window_at(reader, end, offset, sizeof(PplRecordHeader)),
+			   window_at(reader, end, PPL_SPOOL_OFFSET(reader->pos),
+						 sizeof(PplRecordHeader)),
 			   sizeof(PplRecordHeader));
 		check_header(reader, end);
 
@@ -221,33 +272,50 @@ check_header(PplSpoolReader *reader, PplSpoolPos end)
 		corrupted(reader, offset, "It is longer than what was published.");
 }
 
-static void
+/*
+ * False if there is none; only with a PplSpoolLoad.
+ */
+static bool
 open_segment(PplSpoolReader *reader, uint32 segno)
 {
 	HASHCTL		ctl = {0};
 
-	close_segment(reader);
+	ppl_spool_reader_close(reader);
 	ctl.keysize = sizeof(uint32);
 	ctl.entrysize = sizeof(SchemaPlace);
 	ctl.hcxt = reader->context;
 	reader->places = hash_create("pipeline spool schemas", 32, &ctl,
 								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	reader->file = ppl_spool_segment_open(reader->database, reader->epoch,
-										  segno);
+	if (reader->load == NULL)
+		reader->file = ppl_spool_segment_open(reader->database, reader->epoch,
+											  segno);
+	else
+	{
+		uint32		found = segno;
+
+		reader->loaded = reader->load(reader->load_arg, reader->context,
+									  &found, &reader->loaded_len);
+		if (reader->loaded == NULL)
+			return false;
+		if (found != segno)
+			reader->pos = PPL_SPOOL_POS(found, PPL_SPOOL_FIRST_OFFSET);
+		segno = found;
+	}
 	reader->file_segno = segno;
+	return true;
 }
 
-static void
-close_segment(PplSpoolReader *reader)
+/* As ppl_spool_segment_read, of the current segment. */
+static Size
+read_segment(PplSpoolReader *reader, char *data, Size len, uint32 offset)
 {
-	reader->window_len = 0;
-	if (reader->places != NULL)
-		hash_destroy(reader->places);
-	reader->places = NULL;
-	reader->last_place = NULL;
-	if (reader->file >= 0)
-		FileClose(reader->file);
-	reader->file = -1;
+	if (reader->load == NULL)
+		return ppl_spool_segment_read(reader->file, data, len, offset);
+	if (offset >= reader->loaded_len)
+		return 0;
+	len = Min(len, reader->loaded_len - offset);
+	memcpy(data, reader->loaded + offset, len);
+	return len;
 }
 
 /*
@@ -277,8 +345,7 @@ fill_window(PplSpoolReader *reader, PplSpoolPos end, uint32 offset, Size len)
 		wanted = Min(wanted, PPL_SPOOL_OFFSET(end) - offset);
 
 	reader->window_start = offset;
-	reader->window_len = ppl_spool_segment_read(reader->file, reader->window,
-												wanted, offset);
+	reader->window_len = read_segment(reader, reader->window, wanted, offset);
 	if (reader->window_len < len)
 		corrupted(reader, offset, "The file ends within it.");
 }
@@ -296,13 +363,25 @@ resize_window(PplSpoolReader *reader, Size size)
 	reader->window_size = size;
 }
 
-static const PplSpoolSchema *
-find_schema(PplSpoolReader *reader, uint32 offset)
+/* The schema that a record of the current segment refers to. */
+static KnownSchema *
+find_schema(PplSpoolReader *reader, const PplRecordHeader *header)
+{
+	KnownSchema *known = find_known(reader, header->schema_offset);
+
+	if (known->schema.relid != header->relid)
+		corrupted(reader, PPL_SPOOL_OFFSET(reader->pos),
+				  "It refers to the schema of another relation.");
+	return known;
+}
+
+static KnownSchema *
+find_known(PplSpoolReader *reader, uint32 offset)
 {
 	SchemaPlace *place = reader->last_place;
 
 	if (place != NULL && place->offset == offset)
-		return &place->known->schema;
+		return place->known;
 
 	place = hash_search(reader->places, &offset, HASH_FIND, NULL);
 	if (place == NULL)
@@ -313,7 +392,7 @@ find_schema(PplSpoolReader *reader, uint32 offset)
 		place->known = known;
 	}
 	reader->last_place = place;
-	return &place->known->schema;
+	return place->known;
 }
 
 /*
@@ -327,16 +406,14 @@ read_schema(PplSpoolReader *reader, uint32 offset)
 	KnownSchema *known;
 	char	   *body;
 
-	if (ppl_spool_segment_read(reader->file, (char *) &header, sizeof(header),
-							   offset) != sizeof(header) ||
+	if (read_segment(reader, (char *) &header, sizeof(header), offset) != sizeof(header) ||
 		!ppl_record_header_valid(&header) || header.kind != PPL_REC_SCHEMA ||
 		header.new_len > MaxAllocSize)
 		corrupted(reader, offset, "There is no schema.");
 
 	old_context = MemoryContextSwitchTo(reader->context);
 	body = palloc(header.new_len);
-	if (ppl_spool_segment_read(reader->file, body, header.new_len,
-							   offset + sizeof(header)) != header.new_len)
+	if (read_segment(reader, body, header.new_len, offset + sizeof(header)) != header.new_len)
 		corrupted(reader, offset, "The file ends within it.");
 	known = learn_schema(reader, header.relid, body, header.new_len);
 	MemoryContextSwitchTo(old_context);
@@ -380,5 +457,6 @@ corrupted(PplSpoolReader *reader, uint32 offset, const char *detail)
 			 errmsg("spool record at offset %u of segment %u is corrupted",
 					offset, reader->file_segno),
 			 errdetail_internal("%s", detail),
+			 reader->load != NULL ? 0 :
 			 errhint("The spool is written again from the WAL when capture starts anew.")));
 }

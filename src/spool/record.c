@@ -53,6 +53,31 @@ ppl_record_header_valid(const PplRecordHeader *header)
 		header->len == sizeof(PplRecordHeader) + body_length(header);
 }
 
+bool
+ppl_record_wanted(const PplRecordHeader *header, int32 pipeline_id, Oid source,
+				  uint16 operations)
+{
+	if (header->relid != source || header->writer == pipeline_id)
+		return false;
+	switch ((PplRecordKind) header->kind)
+	{
+		case PPL_REC_INSERT:
+			return (operations & PPL_OP_INSERT) != 0;
+		case PPL_REC_UPDATE:
+			return (operations & PPL_OP_UPDATE) != 0;
+		case PPL_REC_DELETE:
+			return (operations & PPL_OP_DELETE) != 0;
+		case PPL_REC_TRUNCATE:
+			return (operations & PPL_OP_TRUNCATE) != 0;
+		case PPL_REC_CONTROL:
+		case PPL_REC_SCHEMA:
+		case PPL_REC_COMMIT:
+		case PPL_REC_NEXT:
+			break;
+	}
+	return false;
+}
+
 void
 ppl_record_decode(const PplRecordHeader *header, char *data,
 				  PplSpoolRecord *record)

@@ -40,6 +40,12 @@ extern void ppl_record_seal(PplRecordHeader *header, const char *old_data,
 extern bool ppl_record_header_valid(const PplRecordHeader *header);
 
 /*
+ * Is this a change that a pipeline asked for and did not write itself?
+ */
+extern bool ppl_record_wanted(const PplRecordHeader *header, int32 pipeline_id,
+							  Oid source, uint16 operations);
+
+/*
  * Decode the header->len bytes at data, which are MAXALIGNed and begin with
  * header.  record's tuples then point into data; its pos, next and schema are
  * not touched.  Throws ERRCODE_DATA_CORRUPTED.

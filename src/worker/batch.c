@@ -24,6 +24,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backlog/store.h"
 #include "base/control.h"
 #include "base/failpoint.h"
 #include "base/process.h"
@@ -128,12 +129,16 @@ ppl_batch_probe(PplWorker *worker, PplBatch *batch, int *nprobes, int *failed)
 	return attempt.abandoned ? PPL_BATCH_ABANDONED : PPL_BATCH_DONE;
 }
 
-/* Was the spool replaced before all of a large transaction was read? */
+/*
+ * Was the spool replaced, or the rest moved to the backlog, before all of a
+ * large transaction was read?
+ */
 static bool
 spool_replaced(PplWorker *worker, const PplBatch *batch)
 {
-	return batch != NULL && !batch->complete &&
-		pg_atomic_read_u64(&worker->db->spool_start) > batch->end_pos;
+	return batch != NULL && !batch->complete && !batch->backlog &&
+		(pg_atomic_read_u64(&worker->db->spool_start) > batch->end_pos ||
+		 pg_atomic_read_u64(&worker->consumer->read_pos) > batch->end_pos);
 }
 
 /* Take the transaction back, and forget what it noted. */
@@ -338,6 +343,12 @@ run_work(Attempt *attempt, PplBatch *batch)
 		run_chunk(attempt, batch, batch->complete);
 		if (!batch->complete && !attempt->cut)
 			run_further_chunks(attempt, batch);
+		if (batch->backlog && !attempt->cut)
+		{
+			PushActiveSnapshot(GetTransactionSnapshot());
+			ppl_backlog_delete(attempt->worker->pipeline_id, attempt->position);
+			PopActiveSnapshot();
+		}
 	}
 	else
 	{
@@ -355,7 +366,7 @@ run_work(Attempt *attempt, PplBatch *batch)
 /*
  * Everything between the start of the transaction and the first event.  False
  * if there is nothing to be done because the definition is stopped or gone, or
- * was started anew from a later position.
+ * was started anew from a later position, or is lost.
  */
 static bool
 begin_work(Attempt *attempt, const PplBatch *batch)
@@ -363,7 +374,7 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 	PplWorker  *worker = attempt->worker;
 	PplCheckpoint checkpoint;
 
-	if (batch)
+	if (batch && !batch->backlog)
 		ppl_settle(batch);
 	ppl_definition_lock(worker->pipeline_id, AccessShareLock);
 	if (worker->program == NULL || ppl_program_is_stale() ||
@@ -376,7 +387,11 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 										   worker->checkpoint.version);
 		ppl_checkpoint_load(worker->pipeline_id, &checkpoint);
 		PopActiveSnapshot();
-		if (!checkpoint.exists)
+		checkpoint.foreign |= worker->program != NULL &&
+			worker->program->pipeline->slot_lsn != worker->db->slot_lsn;
+		if (!checkpoint.exists || checkpoint.foreign ||
+			ppl_position_after(checkpoint.position, worker->checkpoint.position) ||
+			ppl_position_after(worker->checkpoint.position, checkpoint.position))
 		{
 			worker->checkpoint = checkpoint;
 			attempt->abandoned = true;
@@ -488,6 +503,8 @@ run_probes(Attempt *attempt, const PplBatch *batch)
 static void
 wait_for_rest(PplWorker *worker, const PplBatch *batch)
 {
+	if (batch->backlog)
+		elog(ERROR, "the backlog ends within a transaction");
 	if (spool_replaced(worker, batch))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -524,7 +541,7 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 		request.done = attempt->position;
 		request.only = batch->txns[0].commit_lsn;
 		ppl_gather(chunk, worker->reader,
-				   pg_atomic_read_u64(&worker->db->spool_end), &request);
+				   ppl_worker_end(worker), &request);
 		complete = chunk->has_control ||
 			chunk->end_lsn >= batch->txns[0].end_lsn;
 		if (chunk->nevents > 0)
@@ -566,8 +583,7 @@ run_whole(Attempt *attempt, const PplBatch *batch)
 	{
 		whole = ppl_batch_create(CurTransactionContext);
 		ppl_spool_reader_seek(worker->reader, batch->begin_pos);
-		ppl_gather(whole, worker->reader,
-				   pg_atomic_read_u64(&worker->db->spool_end), &request);
+		ppl_gather(whole, worker->reader, ppl_worker_end(worker), &request);
 		if (whole->nevents > 0)
 			break;
 		MemoryContextDelete(whole->context);

@@ -118,29 +118,12 @@ ppl_batch_cut(PplBatch *batch, int ntxns)
 	batch->has_control = false;
 }
 
-/* Is this a change that the pipeline asked for and did not write itself? */
 static bool
 wanted_change(const PplRecordHeader *header, const PplGatherRequest *request)
 {
-	if (header->writer == request->pipeline_id)
-		return false;
-	switch ((PplRecordKind) header->kind)
-	{
-		case PPL_REC_INSERT:
-			return (request->operations & PPL_OP_INSERT) != 0;
-		case PPL_REC_UPDATE:
-			return (request->operations & PPL_OP_UPDATE) != 0;
-		case PPL_REC_DELETE:
-			return (request->operations & PPL_OP_DELETE) != 0;
-		case PPL_REC_TRUNCATE:
-			return (request->operations & PPL_OP_TRUNCATE) != 0;
-		case PPL_REC_CONTROL:
-		case PPL_REC_SCHEMA:
-		case PPL_REC_COMMIT:
-		case PPL_REC_NEXT:
-			break;
-	}
-	return false;
+	return request->born &&
+		ppl_record_wanted(header, request->pipeline_id, request->source,
+						  request->operations);
 }
 
 static void
@@ -205,8 +188,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			open = false;
 			break;
 		}
-		else if (header.relid == request->source && request->born &&
-				 wanted_change(&header, request) &&
+		else if (wanted_change(&header, request) &&
 				 ppl_position_after(position, request->done))
 		{
 			(void) ppl_spool_reader_next(reader, end, &record);

@@ -10,13 +10,6 @@
 
 #include "spool/reader.h"
 
-/* The place of an event in the order of processing. */
-typedef struct PplPosition
-{
-	XLogRecPtr	commit_lsn;
-	uint32		seq;
-} PplPosition;
-
 /* A transaction of a batch. */
 typedef struct PplBatchTxn
 {
@@ -55,6 +48,8 @@ typedef struct PplBatch
 	PplBatchTxn *txns;
 	Size		bytes;
 	bool		complete;		/* ends at the end of a transaction */
+	bool		backlog;		/* from there: its transactions are visible,
+								 * its positions not of the spool */
 	PplPosition last;			/* all up to here is done with this batch */
 	PplSpoolPos begin_pos;		/* where it was gathered from */
 	PplSpoolPos end_pos;		/* where the next batch begins */
@@ -86,13 +81,5 @@ extern void ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 extern void ppl_batch_cut(PplBatch *batch, int ntxns);
 extern void ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 					   const PplGatherRequest *request);
-
-/* Is a after b in the order of processing? */
-static inline bool
-ppl_position_after(PplPosition a, PplPosition b)
-{
-	return a.commit_lsn > b.commit_lsn ||
-		(a.commit_lsn == b.commit_lsn && a.seq > b.seq);
-}
 
 #endif							/* PPL_GATHER_H */

@@ -1,9 +1,9 @@
 /*
  * main.c
- *		A worker: the events of one pipeline from the spool to its outputs.
+ *		A worker: the events of one pipeline from backlog and spool to its outputs.
  *
  * Life: connect as the pipeline's owner, read the checkpoint, then take what
- * the spool has, batch by batch; sleep on the latch when there is nothing, and
+ * the backlog has (catchup.c) and then the spool, batch by batch; sleep on the latch when there is nothing, and
  * end after pipeline.worker_idle_timeout without events (the launcher starts a
  * new one when capture finds something).  A worker whose pipeline was not born
  * yet looks for the birth record and begins there.
@@ -34,6 +34,7 @@
 #include "base/wake.h"
 #include "catalog/definition.h"
 #include "worker/batch.h"
+#include "worker/catchup.h"
 #include "worker/main.h"
 #include "worker/pause.h"
 #include "worker/session.h"
@@ -50,6 +51,7 @@ static void tell_refusal(int code, Datum arg);
 static bool load_checkpoint(void);
 static bool find_position(XLogRecPtr *decoded, PplSpoolPos *end);
 static bool gather(PplBatch *batch, PplSpoolPos end);
+static bool work_backlog(void);
 static bool work_once(XLogRecPtr decoded, PplSpoolPos end);
 static bool act_on_control(const PplBatch *batch);
 static PplBatchEnd redrive(const PplBatch *batch);
@@ -84,24 +86,33 @@ pipeline_worker_main(Datum arg)
 	MemoryContextSwitchTo(self.context);
 	ppl_session_setup();
 	ppl_program_watch();
-	self.reader = ppl_spool_reader_create(MyDatabaseId, ppl_shared->epoch);
+	self.spool = ppl_spool_reader_create(MyDatabaseId, ppl_shared->epoch);
+	self.backlog = ppl_catchup_reader(&self);
+	self.reader = self.spool;
 	adopt_slot();
 
 	for (;;)
 	{
 		XLogRecPtr	decoded;
 		PplSpoolPos end;
+		bool		readable;
 
 		(void) ppl_process_interrupts();
 		if (self.stopped || ppl_worker_disturbed(&self))
 		{
-			set_state(PPL_WORKER_IDLE);
+			set_state(self.consumer->lost ? PPL_WORKER_LOST : PPL_WORKER_IDLE);
 			ppl_process_exit();
 		}
 
 		if (self.slot_lsn != self.db->slot_lsn)
 			adopt_slot();
-		if (!find_position(&decoded, &end))
+		readable = find_position(&decoded, &end);
+		pg_read_barrier();
+		if (ppl_catchup_due(&self) && work_backlog())
+			ppl_process_steady();
+		else if (ppl_catchup_due(&self))
+			continue;
+		else if (!readable)
 			ppl_process_wait(PPL_SPOOL_OPENS_MS);
 		else if (work_once(decoded, end))
 			ppl_process_steady();
@@ -201,7 +212,7 @@ static bool
 find_position(XLogRecPtr *decoded, PplSpoolPos *end)
 {
 	PplSpoolPos start = pg_atomic_read_u64(&self.db->spool_start);
-	PplSpoolPos pos = ppl_spool_reader_position(self.reader);
+	PplSpoolPos pos = ppl_spool_reader_position(self.spool);
 	PplSpoolPos target;
 
 	pg_read_barrier();
@@ -216,7 +227,7 @@ find_position(XLogRecPtr *decoded, PplSpoolPos *end)
 	target = Max(pos, pg_atomic_read_u64(&self.consumer->read_pos));
 	target = Max(target, start);
 	if (target != pos)
-		ppl_spool_reader_seek(self.reader, target);
+		ppl_spool_reader_seek(self.spool, target);
 	return true;
 }
 
@@ -255,6 +266,34 @@ gather(PplBatch *batch, PplSpoolPos end)
 }
 
 /*
+ * One batch, or one control record, of the backlog.  False if there is none:
+ * go on in the spool, from where the mover has left it.
+ */
+static bool
+work_backlog(void)
+{
+	/* the mover may have been at the birth before us */
+	if (!self.checkpoint.exists || self.checkpoint.foreign)
+	{
+		bool		foreign = self.checkpoint.foreign;
+
+		self.stopped = !load_checkpoint();
+		if (self.stopped)
+			return true;
+		if (foreign != self.checkpoint.foreign)
+			set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_RUNNING);
+	}
+	if (!ppl_catchup_seek(&self))
+		return false;
+	self.reader = self.backlog;
+	if (!work_once(InvalidXLogRecPtr, PPL_SPOOL_ALL))
+		elog(ERROR, "the backlog of pipeline %d has a chunk with nothing for it",
+			 self.pipeline_id);
+	self.reader = self.spool;
+	return true;
+}
+
+/*
  * One batch, or one control record.  False if there was nothing.
  */
 static bool
@@ -264,6 +303,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	PplBatchEnd end_of_batch = PPL_BATCH_DONE;
 	bool		any;
 
+	batch->backlog = (self.reader == self.backlog);
 	if (!gather(batch, end))
 	{
 		MemoryContextDelete(batch->context);
@@ -291,10 +331,11 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		ppl_spool_reader_seek(self.reader, batch->control_end);
 		ppl_atomic_max(&self.consumer->commit_end, XactLastCommitEnd);
 		pg_write_barrier();
-		ppl_atomic_max(&self.consumer->read_pos, batch->control_end);
+		if (!batch->backlog)
+			ppl_atomic_max(&self.consumer->read_pos, batch->control_end);
 		ConditionVariableBroadcast(&self.db->changed);
 	}
-	if (!any)
+	if (!any && !batch->backlog)
 		caught_up(decoded, batch->end_pos);
 	MemoryContextDelete(batch->context);
 	return any;
@@ -355,7 +396,8 @@ redrive(const PplBatch *batch)
 	HOLD_CANCEL_INTERRUPTS();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	ppl_settle_xid(batch->control_xid);
+	if (!batch->backlog)
+		ppl_settle_xid(batch->control_xid);
 	CommitTransactionCommand();
 	RESUME_CANCEL_INTERRUPTS();
 	MemoryContextSwitchTo(self.context);
@@ -386,7 +428,8 @@ published(const PplBatch *batch)
 	ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);
 	pg_write_barrier();
 	ppl_atomic_max(&consumer->processed_lsn, batch->end_lsn);
-	ppl_atomic_max(&consumer->read_pos, batch->end_pos);
+	if (!batch->backlog)
+		ppl_atomic_max(&consumer->read_pos, batch->end_pos);
 	ConditionVariableBroadcast(&self.db->changed);
 }
 
@@ -397,7 +440,7 @@ static void
 caught_up(XLogRecPtr decoded, PplSpoolPos end)
 {
 	ppl_atomic_max(&self.consumer->read_pos, end);
-	if (ppl_consumer_caught_up(self.consumer))
+	if (ppl_consumer_all_done(self.consumer))
 		ppl_atomic_max(&self.consumer->processed_lsn, decoded);
 	ConditionVariableBroadcast(&self.db->changed);
 }
@@ -419,7 +462,7 @@ sleep_or_leave(void)
 	}
 	ppl_process_wait(ppl_guc_worker_idle_timeout);
 	if (ppl_clock_ms() - begin >= ppl_guc_worker_idle_timeout &&
-		ppl_consumer_caught_up(self.consumer))
+		ppl_consumer_all_done(self.consumer))
 	{
 		set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_IDLE);
 		ppl_process_exit();

@@ -16,7 +16,18 @@ bool
 ppl_worker_disturbed(const PplWorker *worker)
 {
 	return !worker->consumer->running || worker->consumer->dropped ||
+		worker->consumer->lost ||
 		worker->db->state == PPL_DB_CLOSING;
+}
+
+/*
+ * How far it may read where it reads now.
+ */
+PplSpoolPos
+ppl_worker_end(const PplWorker *worker)
+{
+	return worker->reader == worker->backlog ? PPL_SPOOL_ALL :
+		pg_atomic_read_u64(&worker->db->spool_end);
 }
 
 /*

@@ -17,7 +17,9 @@ typedef struct PplWorker
 	int			pipeline_id;
 	char	   *name;			/* of the pipeline */
 	MemoryContext context;		/* for the worker's life */
-	PplSpoolReader *reader;
+	PplSpoolReader *spool;
+	PplSpoolReader *backlog;
+	PplSpoolReader *reader;		/* the one of the two that batches come from */
 	PplProgram *program;		/* NULL = not loaded */
 	PplCheckpoint checkpoint;	/* as committed */
 	XLogRecPtr	slot_lsn;		/* of the slot that was there when it was read */
@@ -30,6 +32,7 @@ typedef struct PplWorker
 } PplWorker;
 
 extern bool ppl_worker_disturbed(const PplWorker *worker);
+extern PplSpoolPos ppl_worker_end(const PplWorker *worker);
 extern void ppl_worker_request(PplWorker *worker, PplGatherRequest *request);
 
 #endif							/* PPL_WORKER_H */

@@ -4,11 +4,11 @@ cd "$(dirname "$0")/../.." || exit
 awk '
 BEGIN {
 	may["base"] = "base"; may["catalog"] = "base catalog"; may["spool"] = "base spool"
-	may["capture"] = "base spool catalog capture"; may["stream"] = "base spool catalog stream"
+	may["capture"] = "base spool catalog backlog/store.h capture"; may["backlog"] = "base spool catalog backlog"; may["stream"] = "base spool catalog stream"
 	may["aggregate"] = "base catalog aggregate"
-	may["worker"] = "base spool catalog aggregate stream/message.h worker"
+	may["worker"] = "base spool catalog aggregate backlog/store.h stream/message.h worker"
 	may["launcher"] = "base spool catalog launcher"
-	may["api"] = "base catalog spool capture aggregate stream worker launcher api"
+	may["api"] = "base catalog spool backlog capture aggregate stream worker launcher api"
 	may["pipeline.c"] = may["api"]
 	# Headers of the server that only some layers may use.
 	only["replication/"] = only["access/xlogreader.h"] = "capture"; except["replication/message.h"] = "base stream"
@@ -34,7 +34,7 @@ FNR == 1 {
 			bad(layer " may not include " name)
 	split(name, part, "/")
 	if (!has(may[layer], part[1]) && !has(may[layer], name) && part[1] in may && ours(name) ||
-		layer == "api" && name ~ /^(capture|worker)\/main\.h$/)
+		layer == "api" && name ~ /^(capture|worker|backlog)\/main\.h$/)
 		bad(layer " may not include " name)
 }
 END { exit failed }' $(find src -name '*.[ch]' | sort)

@@ -398,7 +398,8 @@ sub nothing_left
 	my $ok = $self->poll_query_until('postgres',
 		    'SELECT (SELECT count(*) FROM pg_replication_slots'
 		  . " WHERE slot_name LIKE '$slot') + (SELECT count(*) FROM pg_stat_activity"
-		  . q{ WHERE backend_type LIKE 'pipeline %' AND backend_type <> 'pipeline launcher'}
+		  . q{ WHERE backend_type LIKE 'pipeline %' AND backend_type <> 'pipeline launcher'
+		     AND NOT (backend_type = 'pipeline mover' AND datid IS NULL)}
 		  . (defined $oid ? " AND datid = $oid" : '') . ')',
 		'0');
 	my @files = $self->spool_files(defined $oid ? (oid => $oid) : ());

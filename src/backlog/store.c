@@ -1,0 +1,270 @@
+/*
+ * store.c
+ *		The table of the backlog.
+ *
+ * The mover adds chunks, workers read and delete them, capture asks who has
+ * any.  All need a transaction.  That a pipeline's events are kept up to some
+ * position is said by its last chunk and by nothing else: a second copy of
+ * that position, in the checkpoint, could only disagree with the table, after
+ * a restore for one.
+ *
+ * Chunks have numbers that grow, with gaps, and are used once: a reader takes
+ * them for the numbers of segments.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/pg_lsn.h"
+
+#include "backlog/store.h"
+#include "base/guc.h"
+#include "catalog/definition.h"
+#include "catalog/names.h"
+#include "catalog/sql.h"
+
+/* The two parameters that a position takes. */
+#define LSN_ARG(position)	ppl_sql_arg(LSNOID, LSNGetDatum((position).commit_lsn))
+#define SEQ_ARG(position)	ppl_sql_arg_int((int32) (position).seq)
+
+static const char *const load_sql =
+"SELECT c.commit_lsn, c.seq, b.last_lsn, b.last_seq, n.bytes"
+" FROM (SELECT coalesce(sum(bytes), 0)::int8 AS bytes FROM " PPL_BACKLOG
+"   WHERE pipeline_id = $1 AND segment = 1 AND partition = 1) n"
+" LEFT JOIN " PPL_CHECKPOINTS " c ON c.pipeline_id = $1 AND c.segment = 1"
+"   AND c.partition = 1 AND c.system_identifier = $2 AND c.database = $3"
+"   AND c.slot_lsn = $4"
+" LEFT JOIN (SELECT last_lsn, last_seq FROM " PPL_BACKLOG
+"   WHERE pipeline_id = $1 AND segment = 1 AND partition = 1"
+"   ORDER BY chunk_id DESC LIMIT 1) b ON c.pipeline_id IS NOT NULL";
+
+static const char *const lose_sql =
+"WITH lost AS (UPDATE " PPL_PIPELINES " SET slot_lsn = '0/0'"
+"   WHERE pipeline_id = $1 RETURNING pipeline_id, name)"
+" INSERT INTO " PPL_AUDIT_LOG " (who, action, pipeline_id, pipeline, detail)"
+" SELECT $2, 'lost', l.pipeline_id, l.name, pg_catalog.jsonb_build_object("
+"   'reason', 'The backlog is larger than pipeline.max_backlog.',"
+"   'backlog_bytes', $3, 'max_backlog', $4,"
+"   'processed_lsn', (SELECT pg_catalog.min(c.commit_lsn) FROM " PPL_CHECKPOINTS " c"
+"     WHERE c.pipeline_id = l.pipeline_id))"
+" FROM lost l RETURNING pipeline";
+
+/*
+ * How far is a pipeline?  A checkpoint of another slot counts as none.
+ */
+void
+ppl_backlog_load(int pipeline_id, XLogRecPtr slot_lsn, PplBacklogState *state)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline_id),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+		ppl_sql_arg(LSNOID, LSNGetDatum(slot_lsn)),
+	};
+	PplSqlResult *rows = ppl_sql_run(load_sql, lengthof(args), args);
+
+	memset(state, 0, sizeof(*state));
+	state->bytes = DatumGetInt64(ppl_sql_value(rows, 0, 4));
+	state->born = !ppl_sql_isnull(rows, 0, 0);
+	if (!state->born)
+		return;
+	state->position.commit_lsn = DatumGetLSN(ppl_sql_value(rows, 0, 0));
+	state->position.seq = ppl_sql_int(rows, 0, 1);
+	if (!ppl_sql_isnull(rows, 0, 2))
+	{
+		PplPosition kept = {
+			DatumGetLSN(ppl_sql_value(rows, 0, 2)),
+			ppl_sql_int(rows, 0, 3)
+		};
+
+		if (ppl_position_after(kept, state->position))
+			state->position = kept;
+	}
+}
+
+/*
+ * Give a pipeline its first checkpoint in this slot, unless its worker has done
+ * so by now.  What was kept under another one is void.
+ */
+void
+ppl_backlog_birth(int pipeline_id, XLogRecPtr slot_lsn, PplPosition position,
+				  int version)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline_id),
+		LSN_ARG(position),
+		SEQ_ARG(position),
+		ppl_sql_arg_int(version),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+		ppl_sql_arg(LSNOID, LSNGetDatum(slot_lsn)),
+	};
+
+	ppl_backlog_clear(pipeline_id);
+	(void) ppl_sql_run("INSERT INTO " PPL_CHECKPOINTS " AS c"
+					   " (pipeline_id, segment, partition, commit_lsn, seq, version,"
+					   "  system_identifier, database, slot_lsn, updated_at)"
+					   " VALUES ($1, 1, 1, $2, $3, $4, $5, $6, $7, pg_catalog.clock_timestamp())"
+					   " ON CONFLICT (pipeline_id, segment, partition) DO UPDATE"
+					   " SET commit_lsn = $2, seq = $3, version = $4,"
+					   "  system_identifier = $5, database = $6, slot_lsn = $7,"
+					   "  updated_at = pg_catalog.clock_timestamp()"
+					   " WHERE c.system_identifier <> $5 OR c.database <> $6"
+					   "  OR c.slot_lsn <> $7",
+					   lengthof(args), args);
+}
+
+/*
+ * Add a chunk that was ended.
+ */
+void
+ppl_backlog_add(int pipeline_id, const PplChunk *chunk)
+{
+	bytea	   *records = palloc(VARHDRSZ + chunk->bytes.len);
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline_id),
+		LSN_ARG(chunk->first),
+		SEQ_ARG(chunk->first),
+		LSN_ARG(chunk->last),
+		SEQ_ARG(chunk->last),
+		ppl_sql_arg_int(chunk->events),
+		ppl_sql_arg_int(chunk->bytes.len),
+		ppl_sql_arg(BYTEAOID, PointerGetDatum(records)),
+	};
+
+	SET_VARSIZE(records, VARHDRSZ + chunk->bytes.len);
+	memcpy(VARDATA(records), chunk->bytes.data, chunk->bytes.len);
+	(void) ppl_sql_run("INSERT INTO " PPL_BACKLOG
+					   " (pipeline_id, segment, partition, first_lsn, first_seq,"
+					   "  last_lsn, last_seq, events, bytes, records)"
+					   " VALUES ($1, 1, 1, $2, $3, $4, $5, $6, $7, $8)",
+					   lengthof(args), args);
+	pfree(records);
+}
+
+/*
+ * The first chunk that has something behind done; false if there is none.
+ */
+bool
+ppl_backlog_first(int pipeline_id, PplPosition done, uint32 *chunk_id)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline_id), LSN_ARG(done), SEQ_ARG(done)
+	};
+	PplSqlResult *rows =
+	ppl_sql_run("SELECT chunk_id FROM " PPL_BACKLOG
+				" WHERE pipeline_id = $1 AND segment = 1 AND partition = 1"
+				" AND (last_lsn, last_seq) > ($2, $3)"
+				" ORDER BY chunk_id LIMIT 1",
+				lengthof(args), args);
+
+	if (rows->nrows == 0)
+		return false;
+	*chunk_id = (uint32) DatumGetInt64(ppl_sql_value(rows, 0, 0));
+	return true;
+}
+
+/*
+ * The bytes of the first chunk from *chunk_id on, in context; NULL if there is
+ * none.  Error XX001 if it is no chunk.
+ */
+char *
+ppl_backlog_fetch(int pipeline_id, MemoryContext context, uint32 *chunk_id,
+				  Size *len)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline_id),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) *chunk_id)),
+	};
+	PplSqlResult *rows =
+	ppl_sql_run("SELECT chunk_id, records FROM " PPL_BACKLOG
+				" WHERE pipeline_id = $1 AND segment = 1 AND partition = 1"
+				" AND chunk_id >= $2 ORDER BY chunk_id LIMIT 1",
+				lengthof(args), args);
+	bytea	   *records;
+	char	   *bytes;
+
+	if (rows->nrows == 0)
+		return NULL;
+	*chunk_id = (uint32) DatumGetInt64(ppl_sql_value(rows, 0, 0));
+	records = DatumGetByteaPP(ppl_sql_value(rows, 0, 1));
+	*len = VARSIZE_ANY_EXHDR(records);
+	if (!ppl_chunk_is_valid(VARDATA_ANY(records), *len))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("chunk %u of the backlog of pipeline %d cannot be read",
+						*chunk_id, pipeline_id)));
+	bytes = MemoryContextAllocHuge(context, *len);
+	memcpy(bytes, VARDATA_ANY(records), *len);
+	pfree(records);
+	return bytes;
+}
+
+/*
+ * Delete the chunks that have nothing behind done.
+ */
+void
+ppl_backlog_delete(int pipeline_id, PplPosition done)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline_id), LSN_ARG(done), SEQ_ARG(done)
+	};
+
+	(void) ppl_sql_run("DELETE FROM " PPL_BACKLOG
+					   " WHERE pipeline_id = $1 AND segment = 1 AND partition = 1"
+					   " AND (last_lsn, last_seq) <= ($2, $3)",
+					   lengthof(args), args);
+}
+
+/*
+ * Delete all chunks of a pipeline.
+ */
+void
+ppl_backlog_clear(int pipeline_id)
+{
+	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
+
+	(void) ppl_sql_run("DELETE FROM " PPL_BACKLOG " WHERE pipeline_id = $1",
+					   lengthof(args), args);
+}
+
+/*
+ * The ids of all pipelines that have a backlog.
+ */
+List *
+ppl_backlog_pipelines(void)
+{
+	PplSqlResult *rows = ppl_sql_run("SELECT DISTINCT pipeline_id FROM " PPL_BACKLOG,
+									 0, NULL);
+	List	   *ids = NIL;
+
+	for (int64 row = 0; row < rows->nrows; row++)
+		ids = lappend_int(ids, ppl_sql_int(rows, row, 0));
+	return ids;
+}
+
+/*
+ * Note in the definition and in the audit log that a pipeline is lost, because
+ * its backlog would have had so many bytes; returns its name.
+ */
+char *
+ppl_backlog_lose(int pipeline_id, int64 bytes)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline_id),
+		ppl_sql_arg_text(GetUserNameFromId(BOOTSTRAP_SUPERUSERID, false)),
+		ppl_sql_arg(INT8OID, Int64GetDatum(bytes)),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) ppl_guc_max_backlog * 1024 * 1024)),
+	};
+
+	char	   *name = ppl_sql_text(ppl_sql_run(lose_sql, lengthof(args), args),
+									0, 0);
+
+	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
+	return name;
+}

@@ -1,0 +1,32 @@
+/*
+ * store.h
+ *		The table of the backlog.
+ */
+#ifndef PPL_STORE_H
+#define PPL_STORE_H
+
+#include "backlog/chunk.h"
+
+/* How far a pipeline's events are done, or kept. */
+typedef struct PplBacklogState
+{
+	bool		born;			/* there is a checkpoint of our slot */
+	PplPosition position;		/* all up to here is done or in the backlog */
+	int64		bytes;			/* in the backlog */
+} PplBacklogState;
+
+extern void ppl_backlog_load(int pipeline_id, XLogRecPtr slot_lsn,
+							 PplBacklogState *state);
+extern void ppl_backlog_birth(int pipeline_id, XLogRecPtr slot_lsn,
+							  PplPosition position, int version);
+extern void ppl_backlog_add(int pipeline_id, const PplChunk *chunk);
+extern bool ppl_backlog_first(int pipeline_id, PplPosition done,
+							  uint32 *chunk_id);
+extern char *ppl_backlog_fetch(int pipeline_id, MemoryContext context,
+							   uint32 *chunk_id, Size *len);
+extern void ppl_backlog_delete(int pipeline_id, PplPosition done);
+extern void ppl_backlog_clear(int pipeline_id);
+extern List *ppl_backlog_pipelines(void);
+extern char *ppl_backlog_lose(int pipeline_id, int64 bytes);
+
+#endif							/* PPL_STORE_H */
