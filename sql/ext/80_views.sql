@@ -125,7 +125,7 @@ FROM _pipeline.pipelines p
 			END AS state,
 			count(c.pid) AS workers,
 			bool_and(c.caught_up) AS caught_up,
-			min(coalesce(c.processed_lsn, c.confirm_lsn)) AS processed_lsn,
+			min(CASE WHEN c.backlog THEN c.processed_lsn ELSE coalesce(c.processed_lsn, c.confirm_lsn) END) AS processed_lsn,
 			min(c.last_event_at) AS last_event_at,
 			max(c.latency_p50) AS latency_p50,
 			max(c.latency_p99) AS latency_p99,

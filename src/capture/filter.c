@@ -58,7 +58,7 @@ static void relcache_callback(Datum arg, Oid relid);
 static void keep_snapshot(Snapshot snapshot);
 static void give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin);
 static FilterConsumer *want(int32 pipeline_id, Oid source, Oid owner,
-							uint16 operations);
+							uint16 operations, bool backlog);
 static void unwant(FilterConsumer *consumer);
 static void count_operations(void);
 static bool wakes(const PplConsumer *consumer, uint8 action);
@@ -143,7 +143,9 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 	{
 		PplPipeline *pipeline = lfirst(lc);
 		FilterConsumer *consumer = want(pipeline->pipeline_id, pipeline->source,
-										pipeline->owner, pipeline->operations);
+										pipeline->owner, pipeline->operations,
+										list_member_int(backlogs,
+														pipeline->pipeline_id));
 
 		pg_atomic_write_u64(&consumer->shared->confirm_lsn, confirmed);
 		ppl_atomic_max(&consumer->shared->read_pos, start);
@@ -151,8 +153,6 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 		consumer->shared->running = pipeline->running;
 		consumer->shared->lost = false;
 		LWLockRelease(ppl_shared->lock);
-		if (list_member_int(backlogs, pipeline->pipeline_id))
-			pg_atomic_fetch_add_u64(&consumer->shared->moves, 1);
 		if (pipeline->slot_lsn != self.db->slot_lsn)
 			set_lost(consumer->shared, pipeline->name);
 	}
@@ -224,9 +224,12 @@ ppl_filter_check_schema(PplSource *source, Relation relation)
 	source->stale = false;
 }
 
-/* Find or make the consumer of a definition, here and in shared memory. */
+/*
+ * Find or make the consumer of a definition, here and in shared memory.  That
+ * it has a backlog is said in one with that it is there.
+ */
 static FilterConsumer *
-want(int32 pipeline_id, Oid source, Oid owner, uint16 operations)
+want(int32 pipeline_id, Oid source, Oid owner, uint16 operations, bool backlog)
 {
 	FilterConsumer *consumer = NULL;
 	PplConsumer *shared;
@@ -242,6 +245,8 @@ want(int32 pipeline_id, Oid source, Oid owner, uint16 operations)
 		shared->owner = owner;
 		shared->source = source;
 		shared->operations = operations;
+		if (backlog)
+			pg_atomic_fetch_add_u64(&shared->moves, 1);
 	}
 	LWLockRelease(ppl_shared->lock);
 	if (shared == NULL)
@@ -333,7 +338,7 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 		if (control->action != PPL_CONTROL_BIRTH)
 			return;
 		consumer = want(control->pipeline_id, control->source, control->owner,
-						control->operations);
+						control->operations, false);
 		pg_atomic_write_u64(&consumer->shared->confirm_lsn, commit_lsn);
 		ppl_atomic_max(&consumer->shared->read_pos, begin);
 	}

@@ -286,7 +286,8 @@ work_backlog(void)
 	if (!ppl_catchup_seek(&self))
 		return false;
 	self.reader = self.backlog;
-	if (!work_once(InvalidXLogRecPtr, PPL_SPOOL_ALL))
+	if (!work_once(InvalidXLogRecPtr, PPL_SPOOL_ALL) &&
+		ppl_catchup_seek(&self))
 		elog(ERROR, "the backlog of pipeline %d has a chunk with nothing for it",
 			 self.pipeline_id);
 	self.reader = self.spool;
