@@ -148,7 +148,7 @@ refuse_lost(const PplPipeline *pipeline, const PplDatabase *db)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the position of pipeline \"%s\" is lost", pipeline->name),
-				 errdetail("The replication slot that held it is gone, and with it what was committed and not processed."),
+				 errdetail("The replication slot that held it is gone, or its backlog was too large, and with it what was committed and not processed."),
 				 errhint("SELECT pipeline.start(%s, skip_to_now => true); goes on from now.",
 						 quote_literal_cstr(pipeline->name))));
 }

@@ -362,7 +362,7 @@ static void
 tell_lost(Step *step)
 {
 	PplConsumer *consumer = step->consumer;
-	char	   *message = psprintf("the backlog of the pipeline is larger than pipeline.max_backlog (%d MB)",
+	char	   *message = psprintf("the backlog of the pipeline was larger than pipeline.max_backlog (%d MB)",
 								   ppl_guc_max_backlog);
 	char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
 								quote_literal_cstr(step->name));
@@ -381,7 +381,7 @@ tell_lost(Step *step)
 	ereport(WARNING,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 errmsg("the position of pipeline \"%s\" is lost", step->name),
-			 errdetail("Its backlog is larger than pipeline.max_backlog, which is %d MB.",
+			 errdetail("Its backlog was larger than pipeline.max_backlog, which is %d MB.",
 					   ppl_guc_max_backlog),
 			 errhint("%s", hint)));
 	pfree(message);

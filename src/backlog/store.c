@@ -249,6 +249,24 @@ ppl_backlog_pipelines(void)
 }
 
 /*
+ * Was it for its backlog that a pipeline was lost?
+ */
+bool
+ppl_backlog_was_full(int pipeline_id)
+{
+	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
+	PplSqlResult *rows =
+	ppl_sql_run("SELECT pg_catalog.jsonb_exists(detail, 'max_backlog')"
+				" FROM " PPL_AUDIT_LOG
+				" WHERE pipeline_id = $1 AND action = 'lost'"
+				" ORDER BY id DESC LIMIT 1",
+				lengthof(args), args);
+
+	return rows->nrows == 1 && !ppl_sql_isnull(rows, 0, 0) &&
+		ppl_sql_bool(rows, 0, 0);
+}
+
+/*
  * Note in the definition and in the audit log that a pipeline is lost, because
  * its backlog would have had so many bytes; returns its name.
  */

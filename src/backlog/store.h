@@ -27,6 +27,7 @@ extern char *ppl_backlog_fetch(int pipeline_id, MemoryContext context,
 extern void ppl_backlog_delete(int pipeline_id, PplPosition done);
 extern void ppl_backlog_clear(int pipeline_id);
 extern List *ppl_backlog_pipelines(void);
+extern bool ppl_backlog_was_full(int pipeline_id);
 extern char *ppl_backlog_lose(int pipeline_id, int64 bytes);
 
 #endif							/* PPL_STORE_H */

@@ -102,12 +102,15 @@ relcache_callback(Datum arg, Oid relid)
 }
 
 /*
- * The slot that a pipeline was born with is gone, and what it has not processed
- * with it.
+ * The slot that a pipeline was born with is gone, or would have to hold more than
+ * its backlog may; and what it has not processed with it.
  */
 static void
 set_lost(PplConsumer *shared, const char *name)
 {
+	const char *message = ppl_backlog_was_full(shared->pipeline_id) ?
+	"the backlog of the pipeline was larger than pipeline.max_backlog" :
+	"the replication slot that held the position of the pipeline is gone";
 	char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
 								quote_literal_cstr(name));
 
@@ -115,8 +118,7 @@ set_lost(PplConsumer *shared, const char *name)
 	shared->lost = true;
 	ppl_consumer_set_state(shared, PPL_WORKER_LOST);
 	ppl_error_set(&shared->error, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-				  "the replication slot that held the position of the pipeline is gone",
-				  NULL, hint);
+				  message, NULL, hint);
 	LWLockRelease(ppl_shared->lock);
 }
 
