@@ -234,7 +234,8 @@ SELECT CASE
 	h.name AS pipeline,
 	CASE h.state
 		WHEN 'waiting' THEN 'no free worker process'
-		WHEN 'lost' THEN 'its replication slot is gone, and with it what was committed since its position'
+		WHEN 'lost' THEN coalesce(nullif(h.message, 'the replication slot that held the position of the pipeline is gone') || ', and what was committed since its position is gone',
+			'its replication slot is gone, and with it what was committed since its position')
 		ELSE h.message
 	END AS what,
 	h.since,

@@ -150,7 +150,7 @@ wait_for_launcher(void)
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 					 errmsg("the pipeline launcher is not running"),
-					 errdetail("max_worker_processes is %d; the launcher needs one, and every database with pipelines one and its workers.",
+					 errdetail("max_worker_processes is %d; launcher and mover need one each, and every database with pipelines one and its workers.",
 							   max_worker_processes),
 					 errhint("ALTER SYSTEM SET max_worker_processes = %d; then restart the server.",
 							 max_worker_processes + 8)));

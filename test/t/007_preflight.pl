@@ -160,14 +160,14 @@ $node->safe_psql('postgres', 'DROP DATABASE other');
 
 # ---- processes for workers --------------------------------------------------
 
-# One for the server, launcher and capture each: none is left.
-restart_after('ALTER SYSTEM SET max_worker_processes = 3');
+# One for the server, launcher, mover and capture each: none is left.
+restart_after('ALTER SYSTEM SET max_worker_processes = 4');
 $node->safe_psql('postgres', 'TRUNCATE src, dst');
 $node->safe_psql('postgres', 'INSERT INTO src VALUES (1)');
 $node->reached('p', 'waiting');
 is($node->value('SELECT count(*) FROM dst'), '0', 'no worker process: the pipeline waits');
 is(error_of($create =~ s/'p'/'r'/r), '', 'which keeps nobody from declaring');
-restart_after('ALTER SYSTEM SET max_worker_processes = 4');
+restart_after('ALTER SYSTEM SET max_worker_processes = 5');
 $node->caught_up('p');
 $node->same_rows('TABLE dst', 'TABLE src', 'after a restart with one more it goes on');
 

@@ -14,7 +14,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = PipelineTest->start_new('main', conf => <<'CONF');
-max_worker_processes = 3
+max_worker_processes = 4
 pipeline.worker_idle_timeout = 100ms
 pipeline.max_segments = 3
 CONF
@@ -60,7 +60,7 @@ $node->reached('a', 'waiting');
 $node->reached('b', 'waiting');
 $node->let_pass(3);
 is(count_lines(qr/WARNING: .*no free worker process/), 1, 'one line a minute says that no process is free');
-$node->append_conf('postgresql.conf', 'max_worker_processes = 4');
+$node->append_conf('postgresql.conf', 'max_worker_processes = 5');
 $node->restart;
 is_done('one process for two pipelines');
 
@@ -81,7 +81,7 @@ $node->reload;
 $node->poll(q{SELECT count(*) = 1 FROM _pipeline.databases() d JOIN pg_database b ON b.oid = d.database
 	WHERE datname = 'other' AND d.state = 'ready'}, what => 'capture to get a process');
 pass('it starts when a process is free');
-$node->append_conf('postgresql.conf', 'max_worker_processes = 12');
+$node->append_conf('postgresql.conf', 'max_worker_processes = 13');
 $node->restart;
 is_done('after that');
 
