@@ -303,17 +303,25 @@ static void
 run_transaction(Attempt *attempt, PplBatch *batch)
 {
 	PplWorker  *worker = attempt->worker;
+	bool		begun;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	attempt->started_at = GetCurrentTimestamp();
 	attempt->position = worker->checkpoint.position;
-	if (begin_work(attempt, batch))
+	begun = begin_work(attempt, batch);
+	if (begun)
 		run_work(attempt, batch);
 	if (attempt->cut || attempt->probing)
 	{
 		abort_work();
 		return;
+	}
+	if (begun && batch && batch->backlog)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		ppl_backlog_delete(worker->pipeline_id, attempt->position);
+		PopActiveSnapshot();
 	}
 	ppl_session_discard();
 	PPL_FAILPOINT("worker-before-commit");
@@ -343,12 +351,6 @@ run_work(Attempt *attempt, PplBatch *batch)
 		run_chunk(attempt, batch, batch->complete);
 		if (!batch->complete && !attempt->cut)
 			run_further_chunks(attempt, batch);
-		if (batch->backlog && !attempt->cut)
-		{
-			PushActiveSnapshot(GetTransactionSnapshot());
-			ppl_backlog_delete(attempt->worker->pipeline_id, attempt->position);
-			PopActiveSnapshot();
-		}
 	}
 	else
 	{
