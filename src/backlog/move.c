@@ -24,7 +24,8 @@
  *	3. read_pos: the spool's files may go.
  * Before the commit, nothing has happened.  Between the commit and 1, the spool
  * still has it all: the worker takes it from there, or another step finds the
- * position of the last chunk, adds nothing and publishes.
+ * position of the last chunk, adds nothing and publishes: a move is counted
+ * whenever the table has something.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -175,6 +176,9 @@ load(Step *step)
 		pipeline->slot_lsn != step->slot_lsn)
 		return false;
 	ppl_backlog_load(step->pipeline_id, step->slot_lsn, &step->state);
+
+	/* a mover that ended after its commit did not tell of what is there */
+	step->moved = step->state.bytes > 0;
 	return true;
 }
 

@@ -259,6 +259,18 @@ traffic(100);
 $node->caught_up('stopped');
 whole('out_stopped', 'and does not take it again');
 
+# A mover ends after its commit; the next one finds the events moved.
+$node->safe_psql('postgres', q{SELECT pipeline.stop('stopped')});
+$node->failpoint_set('mover-after-commit', 'wait');
+traffic(4000);
+$node->failpoint_wait('mover-after-commit');
+$node->terminate_process('pipeline mover', wait => 1);
+$node->failpoint_clear('mover-after-commit');
+moved('stopped');
+$node->safe_psql('postgres', q{SELECT pipeline.start('stopped')});
+$node->caught_up('stopped');
+whole('out_stopped', 'what a mover did not tell of is told by the next one');
+
 # A batch of a large transaction stands while that transaction moves.
 $node->safe_psql('postgres', <<'SQL');
 SELECT pipeline.stop('stopped');
