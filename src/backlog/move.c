@@ -24,8 +24,8 @@
  *	3. read_pos: the spool's files may go.
  * Before the commit, nothing has happened.  Between the commit and 1, the spool
  * still has it all: the worker takes it from there, or another step finds the
- * position of the last chunk, adds nothing and publishes: a move is counted
- * whenever the table has something.
+ * position of the last chunk, adds nothing and publishes.  So each step counts
+ * a move: that it added nothing does not mean that the worker knows all.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -63,7 +63,6 @@ typedef struct Step
 	XLogRecPtr	end_lsn;		/* and its end in the WAL */
 	MemoryContext context;		/* of the chunk */
 	PplChunk	chunk;
-	bool		moved;			/* the worker has to look into the table */
 	bool		lost;
 	char	   *name;			/* of the pipeline, if it is lost */
 } Step;
@@ -176,9 +175,6 @@ load(Step *step)
 		pipeline->slot_lsn != step->slot_lsn)
 		return false;
 	ppl_backlog_load(step->pipeline_id, step->slot_lsn, &step->state);
-
-	/* a mover that ended after its commit did not tell of what is there */
-	step->moved = step->state.bytes > 0;
 	return true;
 }
 
@@ -291,7 +287,6 @@ copy_control(Step *step, const PplSpoolRaw *raw, PplPosition position)
 		step->state.born = true;
 		step->state.position = position;
 		step->state.bytes = 0;
-		step->moved = true;
 	}
 	return false;
 }
@@ -326,10 +321,7 @@ add_chunk(Step *step)
 	if (step->state.bytes > (int64) ppl_guc_max_backlog * 1024 * 1024)
 		step->lost = true;
 	else
-	{
 		ppl_backlog_add(step->pipeline_id, &step->chunk);
-		step->moved = true;
-	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextReset(step->context);
 	memset(&step->chunk, 0, sizeof(step->chunk));
@@ -346,12 +338,10 @@ publish(Step *step, PplDatabase *db)
 		consumer->pipeline_id == step->pipeline_id &&
 		db->slot_lsn == step->slot_lsn)
 	{
-		if (step->moved)
-			ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);
+		ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);
 		pg_write_barrier();
 		ppl_atomic_max(&consumer->moved_lsn, step->end_lsn);
-		if (step->moved)
-			pg_atomic_fetch_add_u64(&consumer->moves, 1);
+		pg_atomic_fetch_add_u64(&consumer->moves, 1);
 		pg_write_barrier();
 		ppl_atomic_max(&consumer->read_pos, step->limit);
 	}

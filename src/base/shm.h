@@ -123,7 +123,7 @@ typedef struct PplConsumer
 								 * is done, or moved to the backlog */
 	pg_atomic_uint64 moved_lsn; /* all transactions ending before are done, or
 								 * in the backlog */
-	pg_atomic_uint64 moves;		/* counts additions to the backlog */
+	pg_atomic_uint64 moves;		/* counts steps of the mover */
 	pg_atomic_uint64 moves_done;	/* so many when the worker found it empty */
 	pg_atomic_uint32 move_wanted;	/* set by capture */
 	pg_atomic_uint64 pending_pos;	/* end of the last record meant for it */
