@@ -197,9 +197,10 @@ sub pid_of
 	return $node->process_pid("pipeline $type", wait => 1);
 }
 
+# The mover is seen only while it works for a database, as at a failpoint.
 my %end = (
-	'kill -9' => sub { $node->kill9_process("pipeline $_[0]", wait => 1) },
-	'terminate' => sub { $node->terminate_process("pipeline $_[0]", wait => 1) },
+	'kill -9' => sub { $node->kill9_process("pipeline $_[0]", wait => $_[0] ne 'mover') },
+	'terminate' => sub { $node->terminate_process("pipeline $_[0]", wait => $_[0] ne 'mover') },
 	'immediate stop' => sub { $node->stop('immediate'); $node->start },
 	'fast stop' => sub { $node->stop('fast'); $node->start },
 	'kill -9 of the postmaster' => sub { $node->kill9_server },

@@ -113,22 +113,22 @@ SQL
 $node->caught_up('p');
 well('a pipeline runs');
 
-# One process for the server's own launcher, ours and capture each.
-$node->safe_psql('postgres', 'ALTER SYSTEM SET max_worker_processes = 3');
+# One process for the server's own launcher, ours, the mover and capture each.
+$node->safe_psql('postgres', 'ALTER SYSTEM SET max_worker_processes = 4');
 $node->safe_psql('postgres', 'ALTER SYSTEM SET max_replication_slots = 5');
 $node->restart;
 $node->safe_psql('postgres', 'INSERT INTO src VALUES (2)');
 $node->reached('p', 'waiting');
-shows(qr/warning\|p\|no free worker process\|ALTER SYSTEM SET max_worker_processes = 11; $restart/, 'no process for a worker');
+shows(qr/warning\|p\|no free worker process\|ALTER SYSTEM SET max_worker_processes = 12; $restart/, 'no process for a worker');
 is($node->value(q{SELECT lag > '0' AND lag_bytes > 0 AND workers = 0 FROM pipeline.status}), 't',
 	'it lags behind, which is known after a restart, too');
 is(health(role => 'plain'), '', 'a user who may not see the pipeline does not see its problem');
 mend();
 $node->caught_up('p');
 well('the hint was right');
-$node->safe_psql('postgres', 'ALTER SYSTEM SET max_worker_processes = 2');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET max_worker_processes = 3');
 $node->restart;
-shows(qr/error\|\|no free worker process for the capture process of pipeline\|ALTER SYSTEM SET max_worker_processes = 10; $restart/,
+shows(qr/error\|\|no free worker process for the capture process of pipeline\|ALTER SYSTEM SET max_worker_processes = 11; $restart/,
 	'no process for capture: one row, none for the pipeline that stands still because of it');
 mend();
 $node->caught_up('p');
