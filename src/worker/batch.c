@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "backlog/store.h"
+#include "base/clock.h"
 #include "base/control.h"
 #include "base/failpoint.h"
 #include "base/process.h"
@@ -42,6 +43,7 @@
 #include "worker/timeout.h"
 
 #define PPL_REDRIVE_ROWS 1000	/* dead letters in one transaction */
+#define PPL_REST_MS 10000
 #define PPL_TIMED_ROWS 64		/* stages of smaller batches are always timed */
 #define PPL_TIMED_SHARE 16		/* of larger ones, every so many */
 
@@ -176,6 +178,8 @@ attempt_once(Attempt *attempt, PplBatch *batch)
 	ErrorData  *volatile error = NULL;
 
 	attempt->number++;
+	if (batch != NULL)
+		MemoryContextReset(batch->scratch);
 	attempt->further = 0;
 	attempt->committed = false;
 	attempt->cut = false;
@@ -421,7 +425,7 @@ run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 	bool		small = batch->nevents < PPL_TIMED_ROWS;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
-	ppl_outcome_begin(batch->context, batch->nevents,
+	ppl_outcome_begin(batch->scratch, batch->nevents,
 					  list_length(worker->program->pipeline->stages),
 					  worker->program->pipeline->lineage,
 					  small || worker->chunks++ % PPL_TIMED_SHARE == 0);
@@ -494,24 +498,33 @@ static void
 run_probes(Attempt *attempt, const PplBatch *batch)
 {
 	PushActiveSnapshot(GetTransactionSnapshot());
-	ppl_outcome_begin(batch->context, batch->nevents,
+	ppl_outcome_begin(batch->scratch, batch->nevents,
 					  list_length(attempt->worker->program->pipeline->stages),
 					  false, false);
 	run_events(attempt, batch, true);
 	PopActiveSnapshot();
 }
 
-/* Wait until capture has published more of a transaction. */
+/*
+ * Wait until capture has published more of a transaction, but not for long with
+ * all the locks: capture itself may be waiting, for room on its disk.
+ */
 static void
 wait_for_rest(PplWorker *worker, const PplBatch *batch)
 {
+	int64		begin = ppl_clock_ms();
+
 	if (batch->backlog)
 		elog(ERROR, "the backlog ends within a transaction");
 	if (spool_replaced(worker, batch))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("the spool was replaced within a transaction")));
-	ppl_process_wait(-1);
+	ppl_process_wait(PPL_REST_MS);
+	if (ppl_clock_ms() - begin >= PPL_REST_MS)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the rest of a transaction has not come yet")));
 }
 
 /* Everything that was deferred; its errors may be those of any chunk. */

@@ -38,6 +38,8 @@ ppl_batch_create(MemoryContext parent)
 	PplBatch   *batch = MemoryContextAllocZero(context, sizeof(*batch));
 
 	batch->context = context;
+	batch->scratch = AllocSetContextCreate(context, "pipeline attempt",
+										   ALLOCSET_DEFAULT_SIZES);
 	batch->max_events = 64;
 	batch->events = MemoryContextAlloc(context, batch->max_events * sizeof(PplEvent));
 	batch->max_txns = 16;

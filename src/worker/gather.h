@@ -40,6 +40,7 @@ typedef struct PplEvent
 typedef struct PplBatch
 {
 	MemoryContext context;
+	MemoryContext scratch;		/* what one attempt notes, below context */
 	int			nevents;
 	int			max_events;
 	PplEvent   *events;			/* ordinal - 1 is the index */

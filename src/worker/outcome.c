@@ -180,6 +180,7 @@ ppl_outcome_clear_current(void)
 {
 	self.current = 0;
 	self.current_stage = self.nstages + 1;
+	self.moves++;
 }
 
 /*

@@ -34,6 +34,7 @@
 static struct
 {
 	bool		paused;			/* and said so */
+	int			reason;			/* SQLSTATE of what was said */
 	bool		look;			/* a pause was long enough */
 	int			probings;		/* in a row, or nearly */
 	int			probed;			/* events that were probed last */
@@ -254,23 +255,26 @@ letters_hold(PplWorker *worker)
 	return true;
 }
 
-/* Say that the pipeline stands still, and why: once in the log. */
+/* Say that the pipeline stands still, and why: each reason once in the log. */
 static void
 pause_for(PplWorker *worker, int sqlstate, const char *message,
 		  const char *hint)
 {
 	PplConsumer *consumer = worker->consumer;
 
-	if (self.paused && consumer->state == PPL_WORKER_PAUSED)
+	bool		said = self.paused && self.reason == sqlstate;
+
+	if (said && consumer->state == PPL_WORKER_PAUSED)
 		return;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	ppl_consumer_set_state(consumer, PPL_WORKER_PAUSED);
 	ppl_error_set(&consumer->error, sqlstate, message, NULL, hint);
 	LWLockRelease(ppl_shared->lock);
 	ConditionVariableBroadcast(&worker->db->changed);
-	if (self.paused)
+	if (said)
 		return;
 	self.paused = true;
+	self.reason = sqlstate;
 	ereport(LOG,
 			(errcode(sqlstate),
 			 errmsg("pipeline \"%s\" pauses: %s", worker->name, message),
@@ -283,6 +287,7 @@ resume(PplWorker *worker)
 	if (!self.paused)
 		return;
 	self.paused = false;
+	worker->shortcuts = 0;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	ppl_consumer_set_state(worker->consumer, PPL_WORKER_RUNNING);
 	LWLockRelease(ppl_shared->lock);

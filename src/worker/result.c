@@ -49,7 +49,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 {
 	PplPipeline *pipeline = worker->program->pipeline;
 	PplStatement *statement = worker->program->statement;
-	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
+	MemoryContext oldcontext = MemoryContextSwitchTo(batch->scratch);
 	BatchResult result;
 	int64		batch_id;
 
@@ -184,7 +184,7 @@ begin_lineage(BatchResult *result)
 			output->keys[j] = key_column(statement->output_keys[i][j],
 										 statement->output_key_types[i][j]);
 	}
-	result->lineage = ppl_lineage_begin(result->batch->context, header);
+	result->lineage = ppl_lineage_begin(result->batch->scratch, header);
 }
 
 /* Text of the source's key of an event; NULL without a key. */

@@ -19,8 +19,9 @@
 #define PPL_ENVIRONMENT_FIRST_MS	1000
 #define PPL_ENVIRONMENT_MAX_MS		60000
 #define PPL_LOG_INTERVAL_MS			60000
+#define PPL_LOG_CHANGE_MS			5000
 
-/* One line a minute, or when the error is another one. */
+/* One line a minute, or when the error is another one, but not all the time. */
 static void
 log_error(PplWorker *worker, bool moment, const ErrorData *error)
 {
@@ -28,7 +29,9 @@ log_error(PplWorker *worker, bool moment, const ErrorData *error)
 	static int64 last_at = 0;
 	int64		now = ppl_clock_ms();
 
-	if (error->sqlerrcode == last_sqlstate && now - last_at < PPL_LOG_INTERVAL_MS)
+	if (last_at != 0 &&
+		now - last_at < (error->sqlerrcode == last_sqlstate ?
+						 PPL_LOG_INTERVAL_MS : PPL_LOG_CHANGE_MS))
 		return;
 	last_sqlstate = error->sqlerrcode;
 	last_at = now;
@@ -87,6 +90,7 @@ void
 ppl_retry_over(PplWorker *worker)
 {
 	worker->failures = 0;
+	worker->shortcuts = 0;
 	if (worker->consumer->state == PPL_WORKER_RUNNING ||
 		worker->consumer->state == PPL_WORKER_PAUSED)
 		return;

@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "worker/judge.h"
 #include "worker/outcome.h"
 #include "worker/run.h"
 
@@ -111,7 +112,7 @@ ppl_run_in_subtransaction(const PplBatch *batch, int first, int last, bool keep,
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(batch->context);
+		MemoryContextSwitchTo(batch->scratch);
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
@@ -179,8 +180,12 @@ ErrorData *
 ppl_run_probe(PplWorker *worker, const PplBatch *batch, int ordinal, bool check)
 {
 	Part		part = {worker, batch, ordinal, ordinal};
+	ErrorData  *error =
+	ppl_run_in_subtransaction(batch, ordinal, ordinal, false,
+							  check ? run_and_check_part : run_part, &part);
 
-	return ppl_run_in_subtransaction(batch, ordinal, ordinal, false,
-									 check ? run_and_check_part : run_part,
-									 &part);
+	/* a deadlock, or a cancel, says nothing about the event */
+	if (error != NULL && ppl_judge(error->sqlerrcode) == PPL_VERDICT_MOMENT)
+		ReThrowError(error);
+	return error;
 }

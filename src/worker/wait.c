@@ -18,15 +18,19 @@
 #include "worker/wait.h"
 
 #define PPL_REPAIR_MS		100
+#define PPL_REPAIR_SHIFT	6		/* up to 6.4 s */
 
 /*
- * Wait for so many milliseconds, or until there is a reason to look again.
+ * Wait for so many milliseconds, or until there is a reason to look again.  Any
+ * change of an object may be the repair; but on a server where objects change
+ * all the time, the more of these were none, the longer it takes to believe one.
  */
 PplWaitEnd
 ppl_wait(PplWorker *worker, int64 delay)
 {
 	int64		begin = ppl_clock_ms();
 	TimestampTz reloaded_at = PgReloadTime;
+	bool		shortened = false;
 
 	(void) ppl_program_objects_changed();
 	for (;;)
@@ -42,8 +46,12 @@ ppl_wait(PplWorker *worker, int64 delay)
 			return PPL_WAIT_LETTERS;
 		}
 		AcceptInvalidationMessages();
-		if (ppl_program_objects_changed())
-			delay = Min(delay, PPL_REPAIR_MS);
+		if (!shortened && ppl_program_objects_changed())
+		{
+			shortened = true;
+			delay = Min(delay, (int64) PPL_REPAIR_MS <<
+						Min(worker->shortcuts++, PPL_REPAIR_SHIFT));
+		}
 		if (passed >= delay || PgReloadTime != reloaded_at)
 			return PPL_WAIT_OVER;
 		ppl_process_wait((long) (delay - passed));

@@ -27,6 +27,7 @@ typedef struct PplWorker
 	bool		stopped;		/* the definition says so, or is gone */
 	uint64		chunks;			/* run so far */
 	int			failures;		/* attempts in a row that had to wait */
+	int			shortcuts;		/* waits in a row cut short by some change */
 	TransactionId letters_seen; /* letters_xid that was acted on */
 	bool		letters_waiting;	/* run queued dead letters next */
 } PplWorker;
