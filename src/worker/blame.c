@@ -454,9 +454,26 @@ clear_circles(Trial *trial)
 	pfree(failed);
 }
 
+/* Try one suspect; true if it goes through now. */
+static bool
+clear_if_innocent(Trial *trial, int ordinal)
+{
+	ErrorData  *error;
+
+	if (!ppl_outcome_of(ordinal)->suspected)
+		return false;
+	clear_suspected(ordinal);
+	error = try(trial, ordinal, ordinal);
+	if (error != NULL)
+		set_suspected(ordinal, error);
+	return error == NULL;
+}
+
 /*
  * Add one event after the other, without those that fail; then add those, too,
- * as long as any of them goes through now.
+ * first together, and then as long as any of them goes through.  Most of what
+ * has to wait needs a row that comes soon after it: so each pass begins with the
+ * last one, and a chain of them needs no more than one.
  */
 static void
 find_suspects(void *arg)
@@ -465,24 +482,15 @@ find_suspects(void *arg)
 	bool		progress = true;
 
 	run_rows(trial, trial->first, trial->last);
+	clear_circles(trial);
 	while (progress)
 	{
 		progress = false;
-		for (int i = trial->first; i <= trial->last; i++)
-		{
-			ErrorData  *error;
-
-			if (!ppl_outcome_of(i)->suspected)
-				continue;
-			clear_suspected(i);
-			error = try(trial, i, i);
-			if (error != NULL)
-				set_suspected(i, error);
-			else
-				progress = true;
-		}
+		for (int i = trial->last; i >= trial->first; i--)
+			progress |= clear_if_innocent(trial, i);
+		if (progress)
+			clear_circles(trial);
 	}
-	clear_circles(trial);
 }
 
 /*
