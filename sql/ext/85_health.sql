@@ -153,7 +153,8 @@ SELECT p.pipeline_id,
 	w.sqlstate,
 	w.message,
 	w.hint,
-	s.retained_wal_bytes
+	s.retained_wal_bytes,
+	s.backlog_bytes
 FROM pipeline.status s
 	JOIN _pipeline.pipelines p ON p.name = s.pipeline
 	LEFT JOIN LATERAL (
@@ -296,7 +297,7 @@ FROM _pipeline.patients h
 WHERE NOT h.running AND q.queued > 0
 UNION ALL
 SELECT h.name,
-	pg_catalog.format('it is %s, and holds %s of WAL', h.state, pg_catalog.pg_size_pretty(h.retained_wal_bytes)),
+	pg_catalog.format('it is %s, and holds %s', h.state, m.held),
 	CASE WHEN h.running THEN h.since
 		ELSE (SELECT max(a.at) FROM _pipeline.audit_log a WHERE a.pipeline_id = h.pipeline_id AND a.action = 'stop') END,
 	CASE
@@ -305,9 +306,14 @@ SELECT h.name,
 		ELSE pg_catalog.format('SELECT * FROM pipeline.explain(%1$L); -- make it faster, or SELECT pipeline.start(%2$s, skip_to_now => true);', h.name, _pipeline.remark(pg_catalog.quote_literal(h.name)))
 	END
 FROM _pipeline.patients h
-	-- null and 0: no limit
-	CROSS JOIN LATERAL (SELECT pg_catalog.pg_size_bytes(pg_catalog.current_setting('pipeline.max_retained_wal', true)) AS most) g
-WHERE g.most > 0 AND h.retained_wal_bytes > 0.5 * g.most AND h.state NOT IN ('starting', 'running');
+	CROSS JOIN LATERAL (
+		SELECT pg_catalog.format('%s of WAL', pg_catalog.pg_size_pretty(h.retained_wal_bytes)) AS held
+		WHERE h.retained_wal_bytes > 0.5 * pg_catalog.pg_size_bytes(pg_catalog.current_setting('pipeline.max_retained_wal', true))
+		UNION ALL
+		SELECT pg_catalog.format('a backlog of %s, pipeline.max_backlog is %s', pg_catalog.pg_size_pretty(h.backlog_bytes), pg_catalog.current_setting('pipeline.max_backlog', true))
+		WHERE h.backlog_bytes > 0.5 * pg_catalog.pg_size_bytes(pg_catalog.current_setting('pipeline.max_backlog', true))
+	) m
+WHERE h.state NOT IN ('starting', 'running');
 COMMENT ON VIEW _pipeline.warnings IS 'health: what will be a problem if nobody acts';
 
 CREATE VIEW _pipeline.problems WITH (security_barrier) AS

@@ -146,6 +146,13 @@ moved('failing');
 is(status('busy', 'backlog_bytes'), 0, 'a pipeline that keeps up has no backlog');
 is(status('stopped', 'state'), 'stopped', 'one that is stopped has');
 is(status('failing', 'state'), 'failed', 'and one that cannot go on');
+is($node->value(q{SELECT count(*) FROM pipeline.health() WHERE what ~ 'backlog'}),
+	0, 'far from the limit that is no problem');
+set('max_backlog', int(1.6 * status('stopped', 'backlog_bytes') / 1048576) . 'MB');
+like($node->value(q{SELECT what || ' | ' || hint FROM pipeline.health() WHERE pipeline = 'stopped'}),
+	qr/^it is stopped, and holds a backlog of \d+ \w+, pipeline.max_backlog is \d+MB \| SELECT pipeline.start\('stopped'\);/,
+	'near it, health() warns');
+set('max_backlog', '10GB');
 is($node->value(q{SELECT count(*) FROM _pipeline.backlog b, _pipeline.backlog c
 	WHERE b.pipeline_id = c.pipeline_id AND b.chunk_id < c.chunk_id
 	  AND (b.last_lsn, b.last_seq) >= (c.first_lsn, c.first_seq)}), 0, 'chunks follow each other');
