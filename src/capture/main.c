@@ -328,6 +328,23 @@ vanish(void)
 }
 
 /*
+ * Say durably of which slot the positions are from now on.  While a slot is made
+ * they are of none (0/0): a slot that is found then, after a crash, is not the
+ * one that the positions are of, nor may it be taken for it.
+ */
+static void
+store_identity(PplIdentity *identity, XLogRecPtr slot_lsn)
+{
+	identity->slot_lsn = slot_lsn;
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_identity_store(identity);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
  * Acquire the slot, or make it if this database has none that its definitions
  * know and that still has its WAL; then what was born in the old one is lost.
  * Long transactions delay the making: the state says so meanwhile.
@@ -336,6 +353,7 @@ static void
 prepare_slot(void)
 {
 	PplIdentity identity;
+	XLogRecPtr	slot_lsn;
 	bool		known;
 	const char *defect;
 
@@ -350,6 +368,8 @@ prepare_slot(void)
 
 	if (!known)
 		defect = "The definitions are of another database cluster or database.";
+	else if (XLogRecPtrIsInvalid(identity.slot_lsn))
+		defect = "Capture ended while it made the replication slot.";
 	else if (identity.timeline != GetWALInsertionTimeLine())
 		defect = "The server was promoted or restored since the replication slot was made.";
 	else
@@ -362,23 +382,20 @@ prepare_slot(void)
 		ResourceOwner owner = ResourceOwnerCreate(NULL, "pipeline slot");
 
 		set_state(PPL_DB_SLOT);
+		store_identity(&identity, InvalidXLogRecPtr);
 		ppl_slot_drop();
 		CurrentResourceOwner = owner;
-		identity.slot_lsn = ppl_slot_create();
+		slot_lsn = ppl_slot_create();
 		CurrentResourceOwner = NULL;
 		ResourceOwnerDelete(owner);
-
-		SetCurrentStatementStartTimestamp();
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		ppl_identity_store(&identity);
-		PopActiveSnapshot();
-		CommitTransactionCommand();
+		PPL_FAILPOINT("capture-slot-made");
+		store_identity(&identity, slot_lsn);
 	}
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	self.db->slot_lsn = identity.slot_lsn;
 	self.db->secret = identity.secret;
+	pg_atomic_write_u64(&self.db->confirmed_lsn, ppl_slot_confirmed());
 	LWLockRelease(ppl_shared->lock);
 	ppl_lost_tell(identity.slot_lsn, defect);
 }

@@ -151,10 +151,55 @@ without_capture(
 	});
 is_lost($node, 'replaced while capture is down', 'The replication slot was replaced', 3);
 
+# A new slot is made, and capture ends before it has said whose positions it has.
+my $unfinished = 'Capture ended while it made the replication slot';
+$node->failpoint_set('capture-slot-made', 'crash');
+$node->failpoint_set('capture-before-slot', 'wait');
+$node->terminate_process('pipeline capture');
+$node->failpoint_wait('capture-before-slot');
+write_rows($node);
+$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('$name')");
+my $launcher = $node->process_pid('pipeline launcher', wait => 1);
+$node->psql('postgres', q{SELECT _pipeline.failpoint_set('capture-before-slot', 'off')});
+$node->poll("SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'pipeline launcher' AND pid <> $launcher",
+	what => 'the crash');
+is_lost($node, 'a crash while the slot is made', $unfinished, 4);
+
+without_capture(
+	sub {
+		$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('$name')");
+		$node->failpoint_set('capture-slot-made', 'error');
+	});
+$node->poll(q{SELECT last_error ~ 'failpoint' FROM _pipeline.databases()
+	WHERE database = (SELECT oid FROM pg_database WHERE datname = 'postgres')}, what => 'the error');
+$node->failpoint_clear('capture-slot-made');
+is_lost($node, 'an error while the slot is made', $unfinished, 5);
+
+# Capture makes a slot and cannot begin a spool: it does not make one each time.
+my $spool = $node->data_dir . '/base/pgsql_tmp';
+my $failed_at = q{SELECT last_error_at FROM _pipeline.databases()
+	WHERE database = (SELECT oid FROM pg_database WHERE datname = 'postgres')};
+without_capture(
+	sub {
+		$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('$name')");
+		chmod 0, $spool;
+	});
+my ($made, $at);
+for my $time (1 .. 3)
+{
+	$at = $node->value("SELECT coalesce(($failed_at), '-infinity')");
+	$node->poll("SELECT ($failed_at) > '$at'", what => 'capture to fail once more');
+	my $slot_lsn = $node->value('SELECT slot_lsn FROM _pipeline.slot');
+	$made //= $slot_lsn if $time == 2;
+	is($slot_lsn, $made, 'the slot stays the one that was made') if $time == 3;
+}
+chmod 0700, $spool;
+is_lost($node, 'capture that could not begin a spool', 'The replication slot does not exist any more', 6);
+
 $node->stop;
 rmtree($node->data_dir . "/pg_replslot/$name");
 $node->start;
-is_lost($node, 'removed while the server is down', 'The replication slot does not exist any more', 4);
+is_lost($node, 'removed while the server is down', 'The replication slot does not exist any more', 7);
 
 # ---- max_slot_wal_keep_size -------------------------------------------------
 
@@ -170,7 +215,7 @@ $node->safe_psql('postgres', 'CHECKPOINT');
 $node->failpoint_clear('worker-before-commit');
 $node->safe_psql('postgres', 'ALTER SYSTEM RESET max_slot_wal_keep_size');
 $node->reload;
-is_lost($node, 'invalidated', 'The server invalidated the replication slot', 5);
+is_lost($node, 'invalidated', 'The server invalidated the replication slot', 8);
 
 # ---- standby ----------------------------------------------------------------
 
@@ -200,13 +245,13 @@ is($standby->value(q{SELECT count(*) FROM pipeline.ledger('p')}), '1', 'the ledg
 
 $node->stop;
 my $before = $standby->value(q{SELECT count(*) FROM pipeline.audit_log WHERE action = 'lost'});
-is($before, 10, 'the audit log came along');
+is($before, 16, 'the audit log came along');
 $standby->promote;
 is($standby->value('SELECT pg_is_in_recovery()'), 'f', 'the standby is promoted');
 $standby->poll(q{SELECT count(*) = 2 FROM pipeline.status WHERE state = 'lost'}, what => 'the pipelines to be lost');
 is(count_told($standby), 1, 'promotion: one warning');
 is($standby->value(q{SELECT count(*) FROM pipeline.audit_log WHERE action = 'lost'}),
-	'12', 'promotion: a row each in the audit log');
+	'18', 'promotion: a row each in the audit log');
 $standby->safe_psql('postgres',
 	q{SELECT pipeline.start(pipeline, skip_to_now => true) FROM pipeline.status WHERE state = 'lost'});
 my $first = write_rows($standby);
