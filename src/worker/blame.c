@@ -268,7 +268,8 @@ fails(Trial *trial, int first, int last)
 /*
  * Blame one event, which was tried last, alone.  An error of the environment is
  * put on an event only if others get through the same stage, and thrown
- * otherwise.
+ * otherwise; but on a dead letter always: it was blamed before, and may be alone,
+ * and nothing has to wait for it.
  */
 static void
 blame(Trial *trial, int ordinal, ErrorData *error)
@@ -283,6 +284,7 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 	if (outcome->stage > 0)
 		outcome->output = -1;
 	if (ppl_judge(error->sqlerrcode) == PPL_VERDICT_ENVIRONMENT &&
+		trial->batch->events[ordinal - 1].dead_letter_id == 0 &&
 		!ppl_witness_found(trial->worker, trial->batch, ordinal, trial->checking))
 		ReThrowError(error);
 	ppl_outcome_reset(ordinal, ordinal);
