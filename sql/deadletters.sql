@@ -149,5 +149,106 @@ SELECT * FROM ids ORDER BY id;
 SELECT event, stage, kind, reason, attempts, state, queued FROM letters ORDER BY event;
 SELECT * FROM pipeline.ledger('dl');
 SELECT pipeline.drop_pipeline('dl');
+
+-- A row that has no jsonb: the letter has its columns as text, says why, and is
+-- not run again; all others are, and it can be given up on.  A column that has no
+-- text either is null.
+CREATE TYPE mute;
+CREATE FUNCTION mute_in(cstring) RETURNS mute LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
+CREATE FUNCTION mute_out(mute) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'trigger_out';
+CREATE TYPE mute (INPUT = mute_in, OUTPUT = mute_out, LIKE = int);
+CREATE TABLE docs (id int PRIMARY KEY, doc json, gone int, note text, tags text[], m mute);
+ALTER TABLE docs DROP gone;
+CREATE TABLE doc_copy (id int PRIMARY KEY, note text);
+CREATE TYPE doc_row AS (id int, note text);
+CREATE FUNCTION read_doc(d docs) RETURNS doc_row LANGUAGE plpgsql STABLE AS
+$$ BEGIN IF d.note = 'bad' THEN RAISE 'it broke'; END IF; RETURN (d.id, d.note)::doc_row; END $$;
+SELECT pipeline.create_pipeline('dl', 'docs'),
+	pipeline.add_stage('dl', 'read', 'transform', 'read_doc(docs)'),
+	pipeline.add_output('dl', 'doc_copy'),
+	pipeline.start('dl');
+INSERT INTO docs VALUES (1, '{"a": "\u0000"}', 'good', NULL, '1'), (2, '{"a": "\u0000"}', 'bad', '{x,"y z"}', NULL),
+	(3, '{"a": "b"}', 'bad', NULL, NULL), (4, NULL, 'good', NULL, NULL), (5, '{}', 'bad', NULL, '1');
+SELECT pipeline.wait_for('dl');
+SELECT * FROM doc_copy ORDER BY id;
+SELECT event, reason, (regexp_split_to_array(context, E'\n'))[2:] AS note, attempts, state FROM pipeline.dead_letters ORDER BY seq;
+CREATE OR REPLACE FUNCTION read_doc(d docs) RETURNS doc_row LANGUAGE sql STABLE AS
+$$ SELECT (d.id, d.note)::doc_row $$;
+SELECT pipeline.redrive('dl');
+INSERT INTO docs VALUES (6, '{}', 'later');
+SELECT pipeline.wait_for('dl');
+SELECT * FROM doc_copy ORDER BY id;
+SELECT event, reason, sqlstate, detail, context, attempts, state, queued FROM pipeline.dead_letters ORDER BY seq;
+SELECT pipeline.redrive('dl');
+SELECT pipeline.wait_for('dl');
+SELECT pipeline.discard('dl', array_agg(id), 'no text') FROM letters WHERE state = 'open';
+SELECT event, kind, attempts, state, queued FROM letters ORDER BY event;
+SELECT * FROM pipeline.ledger('dl');
+SELECT pipeline.drop_pipeline('dl');
+
+-- A letter whose error is one of the environment is run in vain, alone, even
+-- without another event: the pipeline goes on.
+CREATE TABLE names (id int PRIMARY KEY, t text);
+CREATE FUNCTION look_into(n names) RETURNS names LANGUAGE plpgsql AS
+$$ BEGIN EXECUTE 'SELECT 1 FROM deadletters.' || n.t; RETURN n; END $$;
+CREATE TABLE seen (id int PRIMARY KEY, t text);
+SELECT pipeline.create_pipeline('dl', 'names'),
+	pipeline.add_stage('dl', 'look', 'transform', 'look_into(names)'),
+	pipeline.add_output('dl', 'seen'),
+	pipeline.start('dl');
+INSERT INTO names VALUES (1, 'look'), (2, 'missing'), (3, 'look');
+SELECT pipeline.wait_for('dl');
+SELECT event, reason, attempts, state, queued FROM letters ORDER BY event;
+SELECT pipeline.redrive('dl');
+INSERT INTO names VALUES (4, 'look');
+SELECT pipeline.wait_for('dl');
+SELECT * FROM seen ORDER BY id;
+SELECT event, stage, reason, attempts, state, queued FROM letters ORDER BY event;
+CREATE TABLE missing ();
+SELECT pipeline.redrive('dl');
+SELECT pipeline.wait_for('dl');
+SELECT * FROM seen ORDER BY id;
+SELECT event, attempts, state, queued FROM letters ORDER BY event;
+SELECT * FROM pipeline.ledger('dl');
+SELECT pipeline.drop_pipeline('dl');
+
+-- Also when the row cannot be restored for such a reason.
+CREATE DOMAIN known AS text CHECK (true);
+CREATE TABLE guarded (id int PRIMARY KEY, t known);
+CREATE TABLE ids2 (id int PRIMARY KEY);
+SELECT pipeline.create_pipeline('dl', 'guarded'),
+	pipeline.add_stage('dl', 'no', 'validate', query => 'SELECT false FROM event'),
+	pipeline.add_stage('dl', 'id', 'transform', query => 'SELECT id FROM event'),
+	pipeline.add_output('dl', 'ids2'),
+	pipeline.start('dl');
+INSERT INTO guarded VALUES (1, 'look'), (2, 'missing2');
+SELECT pipeline.wait_for('dl');
+SELECT pipeline.drop_stage('dl', 'no');
+CREATE FUNCTION exists_as_table(t text) RETURNS bool LANGUAGE plpgsql AS
+$$ BEGIN EXECUTE 'SELECT 1 FROM deadletters.' || t; RETURN true; END $$;
+ALTER DOMAIN known ADD CONSTRAINT known_table CHECK (exists_as_table(VALUE)) NOT VALID;
+SELECT pipeline.redrive('dl');
+INSERT INTO guarded VALUES (3, 'look');
+SELECT pipeline.wait_for('dl');
+SELECT * FROM ids2 ORDER BY id;
+SELECT event, reason, attempts, state, queued FROM letters ORDER BY event;
+SELECT pipeline.drop_pipeline('dl');
+
+-- Large letters are run in several transactions.
+CREATE TABLE large (id int PRIMARY KEY, t text);
+CREATE TABLE ids3 (id int PRIMARY KEY);
+SELECT pipeline.create_pipeline('dl', 'large'),
+	pipeline.add_stage('dl', 'no', 'validate', query => 'SELECT false FROM event'),
+	pipeline.add_stage('dl', 'id', 'transform', query => 'SELECT id FROM event'),
+	pipeline.add_output('dl', 'ids3'),
+	pipeline.start('dl');
+INSERT INTO large SELECT i, repeat('x', 6 * 1024 * 1024) FROM generate_series(1, 7) i;
+SELECT pipeline.wait_for('dl');
+SELECT pipeline.drop_stage('dl', 'no');
+SELECT pipeline.redrive('dl');
+SELECT pipeline.wait_for('dl');
+SELECT count(*) FROM ids3;
+SELECT produced FROM pipeline.batches WHERE pipeline = 'dl' AND redrive ORDER BY batch_id;
+SELECT pipeline.drop_pipeline('dl');
 SET client_min_messages = warning;
 DROP SCHEMA deadletters CASCADE;

@@ -24,6 +24,7 @@ CREATE TABLE _pipeline.dead_letters (
 	state text NOT NULL DEFAULT 'open',
 	queued bool NOT NULL DEFAULT false,
 	output text,
+	flaw text,
 	CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
 	CONSTRAINT dead_letters_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE,
@@ -35,6 +36,7 @@ CREATE TABLE _pipeline.dead_letters (
 COMMENT ON TABLE _pipeline.dead_letters IS 'one row an event that was rejected or failed';
 COMMENT ON COLUMN _pipeline.dead_letters.stage IS 'null: it failed in an output';
 COMMENT ON COLUMN _pipeline.dead_letters.output IS 'in which an event failed that got through all stages, if that is known';
+COMMENT ON COLUMN _pipeline.dead_letters.flaw IS 'why the row has no jsonb: event has its columns as text, or is null, and cannot be run again';
 COMMENT ON COLUMN _pipeline.dead_letters.queued IS 'to be run again by the worker between two batches';
 CREATE INDEX dead_letters_queued_idx ON _pipeline.dead_letters (pipeline_id, commit_lsn, seq) WHERE queued;
 CREATE INDEX dead_letters_open_idx ON _pipeline.dead_letters (pipeline_id, failed_at) WHERE state = 'open';

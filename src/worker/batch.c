@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/control.h"
 #include "base/failpoint.h"
+#include "base/guc.h"
 #include "base/process.h"
 #include "worker/batch.h"
 #include "worker/blame.h"
@@ -361,8 +362,9 @@ run_work(Attempt *attempt, PplBatch *batch)
 		letters = ppl_batch_create(CurTransactionContext);
 		PushActiveSnapshot(GetTransactionSnapshot());
 		attempt->nothing_left =
-			ppl_deadletter_load_queued(attempt->worker, letters,
-									   PPL_REDRIVE_ROWS, attempt->careful) == 0;
+			!ppl_deadletter_load_queued(attempt->worker, letters, PPL_REDRIVE_ROWS,
+										(Size) ppl_guc_batch_bytes * 1024,
+										attempt->careful);
 		PopActiveSnapshot();
 		if (letters->nevents > 0)
 			run_chunk(attempt, letters, true);

@@ -2,33 +2,26 @@
  * deadletter.c
  *		Events that were rejected or failed.
  *
- * Runs in the batch's transaction.  Rendering a row to jsonb and back may call
- * user code (casts, input functions of user types), so it is done as the owner;
- * storing is done elevated.
+ * Runs in the batch's transaction.  Rows are rendered to jsonb and back as the
+ * owner (render.c); storing is done elevated.
  */
 #include "postgres.h"
 #include "base/compat.h"
 
-#include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "fmgr.h"
-#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/pg_lsn.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "catalog/names.h"
 #include "catalog/sql.h"
 #include "worker/deadletter.h"
-#include "worker/judge.h"
 #include "worker/policy.h"
 
-#define LETTER_COLUMNS		15
+#define LETTER_COLUMNS		16
 #define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
+#define LETTERS_SLICE		32	/* queued ones that are read at once */
 
 static const char *
 operation_name(PplRecordKind kind)
@@ -53,40 +46,6 @@ operation_name(PplRecordKind kind)
 	pg_unreachable();
 }
 
-/*
- * Prepare a call of a polymorphic function whose first argument has this type.
- */
-static void
-prepare_call(FmgrInfo *function, Oid oid, Oid result, Oid argument)
-{
-	fmgr_info(oid, function);
-	fmgr_info_set_expr((Node *) makeFuncExpr(oid, result,
-											 list_make1(makeNullConst(argument, -1, InvalidOid)),
-											 InvalidOid, InvalidOid,
-											 COERCE_EXPLICIT_CALL),
-					   function);
-}
-
-/*
- * The row of an event as jsonb, in CurrentMemoryContext; 0 if it has none.
- */
-Datum
-ppl_deadletter_render(PplProgram *program, const PplEvent *event)
-{
-	TupleDesc	desc = program->source_desc;
-	const PplRow *row;
-	FmgrInfo	to_jsonb;
-
-	if (event->tuple == NULL)
-		return (Datum) 0;
-	row = ppl_program_row(program, event);
-	prepare_call(&to_jsonb, F_TO_JSONB, JSONBOID, desc->tdtypeid);
-	return FunctionCall1(&to_jsonb,
-						 heap_copy_tuple_as_datum(heap_form_tuple(desc, row->values,
-																  row->nulls),
-												  desc));
-}
-
 static PplSqlArg
 text_or_null(const char *value)
 {
@@ -101,10 +60,24 @@ typedef struct Letters
 	PplSqlArg	columns[LETTER_COLUMNS][LETTERS_MAX];
 } Letters;
 
+/* The context of an error, and what is wrong with the row that is kept. */
+static PplSqlArg
+context_of(const ErrorData *error, const PplRendered *event)
+{
+	const char *context = error ? error->context : NULL;
+
+	if (event->flaw == NULL)
+		return text_or_null(context);
+	return ppl_sql_arg_text(psprintf("%s%s%s: %s",
+									 context ? context : "", context ? "\n" : "",
+									 event->row ? "keeping the row, as text" :
+									 "the row was not kept", event->flaw));
+}
+
 /* Add the dead letter of an event. */
 static void
 add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
-		   int ordinal, Datum payload)
+		   int ordinal, const PplRendered *rendered)
 {
 	PplPipeline *pipeline = worker->program->pipeline;
 	const PplEvent *event = &batch->events[ordinal - 1];
@@ -120,9 +93,10 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		text_or_null(error ? error->message : outcome->reason),
 		text_or_null(error ? unpack_sql_state(error->sqlerrcode) : NULL),
 		text_or_null(error ? error->detail : NULL),
-		text_or_null(error ? error->context : NULL),
+		context_of(error, rendered),
 		ppl_sql_arg_text(operation_name(event->kind)),
-		payload ? ppl_sql_arg(JSONBOID, payload) : ppl_sql_arg_null(JSONBOID),
+		rendered->row ? ppl_sql_arg(JSONBOID, rendered->row) :
+		ppl_sql_arg_null(JSONBOID),
 		ppl_sql_arg(LSNOID, LSNGetDatum(txn->commit_lsn)),
 		ppl_sql_arg_int(event->seq),
 		ppl_sql_arg(XIDOID, TransactionIdGetDatum(txn->xid)),
@@ -130,13 +104,15 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		ppl_sql_arg_int(event->attempts + 1),
 		text_or_null(error && stage == NULL && outcome->output >= 0 ?
 					 worker->program->statement->outputs[outcome->output]->name :
-					 NULL)
+					 NULL),
+		text_or_null(rendered->flaw)
 	};
 
 	for (int i = 0; i < LETTER_COLUMNS; i++)
 		letters->columns[i][letters->count] = row[i];
 	letters->count++;
-	letters->bytes += payload ? VARSIZE_ANY(DatumGetPointer(payload)) : 0;
+	letters->bytes += rendered->row ?
+		VARSIZE_ANY(DatumGetPointer(rendered->row)) : 0;
 }
 
 /* Write what was added: new dead letters, or the next failure of old ones. */
@@ -156,13 +132,14 @@ write_letters(Letters *letters, PplWorker *worker)
 	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
 					   " (pipeline_id, version, source, stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
-					   "  committed_at, attempts, output)"
+					   "  committed_at, attempts, output, flaw)"
 					   " SELECT $1, $2, $3, l.* FROM ROWS FROM (pg_catalog.unnest($4),"
 					   "  pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),"
 					   "  pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
 					   "  pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13),"
 					   "  pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16),"
-					   "  pg_catalog.unnest($17), pg_catalog.unnest($18)) AS l"
+					   "  pg_catalog.unnest($17), pg_catalog.unnest($18),"
+					   "  pg_catalog.unnest($19)) AS l"
 					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
 					   "  version = excluded.version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
@@ -177,12 +154,12 @@ write_letters(Letters *letters, PplWorker *worker)
 }
 
 /*
- * Store the dead letters of a batch.  payloads has the row of each by ordinal,
- * 0 if it has none.
+ * Store the dead letters of a batch.  rendered has the row of each new one by
+ * ordinal; those of old ones are kept as they are.
  */
 void
 ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
-					 const Datum *payloads)
+					 const PplRendered *rendered)
 {
 	Letters    *letters = NULL;
 
@@ -192,40 +169,12 @@ ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
 			continue;
 		if (letters == NULL)
 			letters = palloc0(sizeof(*letters));
-		add_letter(letters, worker, batch, ordinal, payloads[ordinal]);
+		add_letter(letters, worker, batch, ordinal, &rendered[ordinal]);
 		if (letters->count == LETTERS_MAX || letters->bytes > LETTERS_MAX_BYTES)
 			write_letters(letters, worker);
 	}
 	if (letters != NULL)
 		write_letters(letters, worker);
-}
-
-/*
- * The row of a dead letter as a tuple of today's row type, as the owner.
- */
-static HeapTuple
-restore_row(PplProgram *program, Datum payload)
-{
-	LOCAL_FCINFO(fcinfo, 2);
-	FmgrInfo	populate;
-	HeapTupleData tuple;
-	Datum		value;
-
-	prepare_call(&populate, F_JSONB_POPULATE_RECORD, program->source_desc->tdtypeid,
-				 program->source_desc->tdtypeid);
-	InitFunctionCallInfoData(*fcinfo, &populate, 2, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = (Datum) 0;
-	fcinfo->args[0].isnull = true;
-	fcinfo->args[1].value = payload;
-	fcinfo->args[1].isnull = false;
-	value = FunctionCallInvoke(fcinfo);
-	if (fcinfo->isnull)
-		elog(ERROR, "could not restore an event");
-
-	memset(&tuple, 0, sizeof(tuple));
-	tuple.t_data = DatumGetHeapTupleHeader(value);
-	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
-	return heap_copytuple(&tuple);
 }
 
 /* A dead letter whose row cannot be restored was run again in vain. */
@@ -248,88 +197,117 @@ fail_restoring(int64 id, const ErrorData *error)
 }
 
 /*
- * restore_row in a subtransaction.  NULL if the row does not fit today's row
- * type: that is the letter's own fault, and no reason to keep the others.
+ * The row of a queued dead letter as a tuple of today's row type.  In a careful
+ * run, if it does not fit or was not kept as it was, NULL: that is the letter's
+ * own fault, and no reason to keep the others.
  */
 static HeapTuple
-try_restore_row(PplProgram *program, Datum payload, int64 id)
+restore(PplWorker *worker, const PplSqlResult *letters, int64 i, bool careful)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
-	ResourceOwner oldowner = CurrentResourceOwner;
-	HeapTuple volatile tuple = NULL;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error = NULL;
+	HeapTuple	tuple = NULL;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(oldcontext);
-	PG_TRY();
+	if (!ppl_sql_isnull(letters, i, 9))
 	{
-		tuple = restore_row(program, payload);
-		ReleaseCurrentSubTransaction();
+		if (!careful)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_EXCEPTION),
+					 errmsg("the row of a dead letter cannot be restored")));
+		error = palloc0(sizeof(*error));
+		error->sqlerrcode = ERRCODE_DATA_EXCEPTION;
+		error->message = "the row cannot be restored, since it could not be kept as it was";
+		error->detail = ppl_sql_text(letters, i, 9);
 	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(oldcontext);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(oldcontext);
-	CurrentResourceOwner = oldowner;
-	if (error == NULL)
-		return tuple;
-	if (ppl_judge(error->sqlerrcode) != PPL_VERDICT_EVENT)
-		ReThrowError(error);
-	fail_restoring(id, error);
-	return NULL;
+	else
+		tuple = ppl_render_restore(worker->program, ppl_sql_value(letters, i, 3),
+								   careful ? &error : NULL);
+	if (error != NULL)
+		fail_restoring(DatumGetInt64(ppl_sql_value(letters, i, 0)), error);
+	return tuple;
+}
+
+/* Put a dead letter into a batch. */
+static void
+add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
+		   int64 i, HeapTuple tuple)
+{
+	PplRecordHeader header;
+	PplEvent   *event;
+
+	memset(&header, 0, sizeof(header));
+	header.kind = PPL_REC_INSERT;
+	header.commit_lsn = DatumGetLSN(ppl_sql_value(letters, i, 4));
+	header.seq = ppl_sql_int(letters, i, 5);
+	header.xid = DatumGetTransactionId(ppl_sql_value(letters, i, 6));
+	header.committed_at = DatumGetTimestampTz(ppl_sql_value(letters, i, 7));
+	ppl_batch_add_event(batch, &header, worker->program->source_desc, tuple);
+
+	event = &batch->events[batch->nevents - 1];
+	event->dead_letter_id = DatumGetInt64(ppl_sql_value(letters, i, 0));
+	event->dead_letter_version = ppl_sql_int(letters, i, 1);
+	event->was_rejected = strcmp(ppl_sql_text(letters, i, 2), "rejected") == 0;
+	event->attempts = ppl_sql_int(letters, i, 8);
 }
 
 /*
- * Put up to limit queued dead letters into an empty batch, in event order, and
- * lock them.  Returns how many were queued: a careful run leaves out those that
- * cannot be restored.
+ * The next queued dead letters after a position, in event order, locked.
  */
-int64
-ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit,
-						   bool careful)
+static PplSqlResult *
+read_queued(PplWorker *worker, PplPosition after, int limit)
 {
-	PplProgram *program = worker->program;
-	PplSqlArg	args[] = {ppl_sql_arg_int(worker->pipeline_id),
-	ppl_sql_arg_int(limit)};
-	PplSqlResult *result;
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(worker->pipeline_id),
+		ppl_sql_arg(LSNOID, LSNGetDatum(after.commit_lsn)),
+		ppl_sql_arg_int(after.seq),
+		ppl_sql_arg_int(limit),
+	};
 
-	result = ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
-						 " committed_at, attempts FROM " PPL_DEAD_LETTERS
-						 " WHERE pipeline_id = $1 AND queued"
-						 " ORDER BY commit_lsn, seq LIMIT $2 FOR UPDATE",
-						 lengthof(args), args);
-	for (int64 i = 0; i < result->nrows; i++)
+	return ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
+					   " committed_at, attempts, flaw FROM " PPL_DEAD_LETTERS
+					   " WHERE pipeline_id = $1 AND queued"
+					   " AND (commit_lsn, seq) > ($2, $3)"
+					   " ORDER BY commit_lsn, seq LIMIT $4 FOR UPDATE",
+					   lengthof(args), args);
+}
+
+/*
+ * Put queued dead letters into an empty batch, in event order, and lock them: up
+ * to a limit, or until they exceed max_bytes.  False if none is queued: a careful
+ * run leaves out those that cannot be restored.
+ *
+ * They are read in slices that grow, so that large ones do not fill the memory.
+ */
+bool
+ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit,
+						   Size max_bytes, bool careful)
+{
+	PplPosition after = {InvalidXLogRecPtr, 0};
+	Size		bytes = 0;
+	int			taken = 0;
+	int			slice = 1;
+	bool		more = true;
+
+	while (more && taken < limit && bytes < max_bytes)
 	{
-		PplRecordHeader header;
-		PplEvent   *event;
-		int64		id = DatumGetInt64(ppl_sql_value(result, i, 0));
-		Datum		payload = ppl_sql_value(result, i, 3);
-		HeapTuple	tuple = careful ? try_restore_row(program, payload, id) :
-		restore_row(program, payload);
+		PplSqlResult *letters = read_queued(worker, after, slice);
 
-		if (tuple == NULL)
-			continue;
-		memset(&header, 0, sizeof(header));
-		header.kind = PPL_REC_INSERT;
-		header.commit_lsn = DatumGetLSN(ppl_sql_value(result, i, 4));
-		header.seq = ppl_sql_int(result, i, 5);
-		header.xid = DatumGetTransactionId(ppl_sql_value(result, i, 6));
-		header.committed_at = DatumGetTimestampTz(ppl_sql_value(result, i, 7));
-		ppl_batch_add_event(batch, &header, program->source_desc, tuple);
+		for (int64 i = 0; i < letters->nrows && bytes < max_bytes; i++)
+		{
+			HeapTuple	tuple = restore(worker, letters, i, careful);
 
-		event = &batch->events[batch->nevents - 1];
-		event->dead_letter_id = id;
-		event->dead_letter_version = ppl_sql_int(result, i, 1);
-		event->was_rejected = strcmp(ppl_sql_text(result, i, 2), "rejected") == 0;
-		event->attempts = ppl_sql_int(result, i, 8);
+			after.commit_lsn = DatumGetLSN(ppl_sql_value(letters, i, 4));
+			after.seq = ppl_sql_int(letters, i, 5);
+			if (!ppl_sql_isnull(letters, i, 3))
+				bytes += VARSIZE_ANY(DatumGetPointer(ppl_sql_value(letters, i, 3)));
+			if (tuple != NULL)
+				add_queued(worker, batch, letters, i, tuple);
+			taken++;
+		}
+		more = letters->nrows == slice;
+		slice = Min(Min(2 * slice, LETTERS_SLICE), Max(limit - taken, 1));
 	}
 	batch->complete = true;
-	return result->nrows;
+	return taken > 0;
 }
 
 /*

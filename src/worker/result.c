@@ -30,7 +30,7 @@ typedef struct BatchResult
 	PplLineage *lineage;		/* NULL if none is kept */
 	PplLineageValue *key;		/* of the source, scratch */
 	FmgrInfo   *key_output;
-	Datum	   *payloads;		/* of dead letters, by ordinal; 0 = no row */
+	PplRendered *rendered;		/* rows of new dead letters, by ordinal */
 } BatchResult;
 
 static void settle_fate(const PplPipeline *pipeline, PplEventOutcome *outcome);
@@ -63,20 +63,23 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 		begin_lineage(&result);
 
 	/* User code may still run here: output functions, casts to json. */
-	result.payloads = palloc0((batch->nevents + 1) * sizeof(Datum));
+	result.rendered =
+		MemoryContextAllocExtended(batch->scratch,
+								   mul_size(batch->nevents + 1, sizeof(PplRendered)),
+								   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
 	{
 		PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 
 		settle_fate(pipeline, outcome);
-		if (ppl_policy_leaves_letter(worker, batch, ordinal))
-			result.payloads[ordinal] =
-				ppl_deadletter_render(worker->program, &batch->events[ordinal - 1]);
+		if (!redrive && ppl_policy_leaves_letter(worker, batch, ordinal))
+			result.rendered[ordinal] =
+				ppl_render_row(worker->program, &batch->events[ordinal - 1]);
 		add_event(&result, ordinal);
 	}
 
 	/* From here on everything is ours. */
-	ppl_deadletter_store(worker, batch, result.payloads);
+	ppl_deadletter_store(worker, batch, result.rendered);
 	if (result.lineage)
 		result.record.lineage = ppl_lineage_finish(result.lineage);
 	batch_id = ppl_checkpoint_record(&result.record);

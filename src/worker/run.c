@@ -85,21 +85,17 @@ ppl_run_defer_constraints(void)
 }
 
 /*
- * Do some work on the events first to last in a subtransaction, which is taken
- * back if that fails, or in any case unless it is kept.  NULL if it went
- * through, else the error, in the batch's memory; what was noted of the events
- * before it is forgotten, and of the failed run only the tallies.
+ * Do some work in a subtransaction, which is taken back if that fails, or in any
+ * case unless it is kept.  NULL if it went through, else the error, in context.
  */
 ErrorData *
-ppl_run_in_subtransaction(const PplBatch *batch, int first, int last, bool keep,
-						  PplRunWork work, void *arg)
+ppl_run_subtransaction(MemoryContext context, bool keep, PplRunWork work,
+					   void *arg)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
-	PplStageTally *tallies = ppl_outcome_save_tallies();
 	ErrorData  *volatile error = NULL;
 
-	ppl_outcome_reset(first, last);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
@@ -112,7 +108,7 @@ ppl_run_in_subtransaction(const PplBatch *batch, int first, int last, bool keep,
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(batch->scratch);
+		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
@@ -120,6 +116,23 @@ ppl_run_in_subtransaction(const PplBatch *batch, int first, int last, bool keep,
 	PG_END_TRY();
 	MemoryContextSwitchTo(oldcontext);
 	CurrentResourceOwner = oldowner;
+	return error;
+}
+
+/*
+ * The same with some work on the events first to last; the error is in the
+ * batch's memory.  What was noted of the events before it is forgotten, and of
+ * the failed run only the tallies.
+ */
+ErrorData *
+ppl_run_in_subtransaction(const PplBatch *batch, int first, int last, bool keep,
+						  PplRunWork work, void *arg)
+{
+	PplStageTally *tallies = ppl_outcome_save_tallies();
+	ErrorData  *error;
+
+	ppl_outcome_reset(first, last);
+	error = ppl_run_subtransaction(batch->scratch, keep, work, arg);
 	if (error != NULL || !keep)
 		ppl_outcome_restore_tallies(tallies);
 	pfree(tallies);

@@ -14,6 +14,8 @@ extern void ppl_run_events(PplWorker *worker, const PplBatch *batch, int first,
 						   int last);
 extern void ppl_run_check_constraints(void);
 extern void ppl_run_defer_constraints(void);
+extern ErrorData *ppl_run_subtransaction(MemoryContext context, bool keep,
+										 PplRunWork work, void *arg);
 extern ErrorData *ppl_run_in_subtransaction(const PplBatch *batch, int first,
 											int last, bool keep,
 											PplRunWork work, void *arg);

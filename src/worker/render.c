@@ -1,0 +1,220 @@
+/*
+ * render.c
+ *		Rows of events as jsonb, and back.
+ *
+ * Runs in the batch's transaction, as the owner: casts, input and output
+ * functions of user types may be called.  Each row is rendered and restored in a
+ * subtransaction: not every value has a jsonb (json may have \u0000 in it), and
+ * one that has none must not stand in the way of all others.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "nodes/makefuncs.h"
+#include "utils/fmgroids.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+
+#include "worker/judge.h"
+#include "worker/render.h"
+#include "worker/run.h"
+
+/* One row or one of its columns, on its way to jsonb. */
+typedef struct Rendering
+{
+	TupleDesc	desc;
+	const PplRow *row;
+	int			column;			/* from 0 */
+	JsonbValue *columns;		/* as text, or null */
+	Datum		result;
+} Rendering;
+
+/* One row on its way back. */
+typedef struct Restoring
+{
+	PplProgram *program;
+	Datum		row;
+	HeapTuple	tuple;
+} Restoring;
+
+/*
+ * Prepare a call of a polymorphic function whose first argument has this type.
+ */
+static void
+prepare_call(FmgrInfo *function, Oid oid, Oid result, Oid argument)
+{
+	fmgr_info(oid, function);
+	fmgr_info_set_expr((Node *) makeFuncExpr(oid, result,
+											 list_make1(makeNullConst(argument, -1, InvalidOid)),
+											 InvalidOid, InvalidOid,
+											 COERCE_EXPLICIT_CALL),
+					   function);
+}
+
+/* Errors of the moment are thrown: the next attempt may do better. */
+static ErrorData *
+try(PplRunWork work, void *arg)
+{
+	ErrorData  *error = ppl_run_subtransaction(CurrentMemoryContext, true, work, arg);
+
+	if (error != NULL && ppl_judge(error->sqlerrcode) == PPL_VERDICT_MOMENT)
+		ReThrowError(error);
+	return error;
+}
+
+static void
+render_row(void *arg)
+{
+	Rendering  *rendering = arg;
+	TupleDesc	desc = rendering->desc;
+	HeapTuple	tuple = heap_form_tuple(desc, rendering->row->values,
+										rendering->row->nulls);
+	FmgrInfo	to_jsonb;
+
+	prepare_call(&to_jsonb, F_TO_JSONB, JSONBOID, desc->tdtypeid);
+	rendering->result = FunctionCall1(&to_jsonb,
+									  heap_copy_tuple_as_datum(tuple, desc));
+}
+
+/* What is no text in the server's encoding becomes question marks. */
+static void
+mend_text(char *text, int len)
+{
+	int			good = 0;
+
+	while ((good += pg_encoding_verifymbstr(GetDatabaseEncoding(), text +good,
+											len - good)) < len)
+		text[		good++] = '?';
+}
+
+static void
+render_column(void *arg)
+{
+	Rendering  *rendering = arg;
+	JsonbValue *value = &rendering->columns[rendering->column];
+	Oid			function;
+	bool		is_varlena;
+	char	   *text;
+	int			len;
+
+	getTypeOutputInfo(TupleDescAttr(rendering->desc, rendering->column)->atttypid,
+					  &function, &is_varlena);
+	text = OidOutputFunctionCall(function,
+								 rendering->row->values[rendering->column]);
+
+	len = strlen(text);
+	mend_text(text, len);
+	value->type = jbvString;
+	value->val.string.val = text;
+
+	value->val.string.len = len;
+}
+
+static void
+render_object(void *arg)
+{
+	Rendering  *rendering = arg;
+	JsonbParseState *state = NULL;
+	JsonbValue *object;
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < rendering->desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(rendering->desc, i);
+		JsonbValue	key;
+
+		if (att->attisdropped)
+			continue;
+		key.type = jbvString;
+		key.val.string.val = NameStr(att->attname);
+		key.val.string.len = strlen(NameStr(att->attname));
+		(void) pushJsonbValue(&state, WJB_KEY, &key);
+		(void) pushJsonbValue(&state, WJB_VALUE, &rendering->columns[i]);
+	}
+	object = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	rendering->result = JsonbPGetDatum(JsonbValueToJsonb(object));
+}
+
+/*
+ * The row of an event as jsonb, in CurrentMemoryContext.  If it has none, its
+ * columns as text, without those that have no text either; if there is no room
+ * for that, nothing.
+ */
+PplRendered
+ppl_render_row(PplProgram *program, const PplEvent *event)
+{
+	PplRendered rendered = {(Datum) 0, NULL};
+	Rendering	rendering;
+	ErrorData  *error;
+
+	if (event->tuple == NULL)
+		return rendered;
+	memset(&rendering, 0, sizeof(rendering));
+	rendering.desc = program->source_desc;
+	rendering.row = ppl_program_row(program, event);
+	error = try(render_row, &rendering);
+	if (error != NULL)
+	{
+		rendered.flaw = error->message;
+		rendering.columns = palloc0(rendering.desc->natts * sizeof(JsonbValue));
+		for (int i = 0; i < rendering.desc->natts; i++)
+		{
+			rendering.column = i;
+			rendering.columns[i].type = jbvNull;
+			if (!rendering.row->nulls[i])
+				(void) try(render_column, &rendering);
+		}
+		rendering.result = (Datum) 0;
+		(void) try(render_object, &rendering);
+	}
+	rendered.row = rendering.result;
+	return rendered;
+}
+
+static void
+restore_row(void *arg)
+{
+	Restoring  *restoring = arg;
+	Oid			type = restoring->program->source_desc->tdtypeid;
+
+	LOCAL_FCINFO(fcinfo, 2);
+	FmgrInfo	populate;
+	HeapTupleData tuple;
+	Datum		value;
+
+	prepare_call(&populate, F_JSONB_POPULATE_RECORD, type, type);
+	InitFunctionCallInfoData(*fcinfo, &populate, 2, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = (Datum) 0;
+	fcinfo->args[0].isnull = true;
+	fcinfo->args[1].value = restoring->row;
+	fcinfo->args[1].isnull = false;
+	value = FunctionCallInvoke(fcinfo);
+	if (fcinfo->isnull)
+		elog(ERROR, "could not restore an event");
+
+	memset(&tuple, 0, sizeof(tuple));
+	tuple.t_data = DatumGetHeapTupleHeader(value);
+	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+	restoring->tuple = heap_copytuple(&tuple);
+}
+
+/*
+ * A rendered row without a flaw as a tuple of today's row type.  If it does not
+ * fit, NULL and the error; without error that is thrown, which spares the
+ * subtransaction.
+ */
+HeapTuple
+ppl_render_restore(PplProgram *program, Datum row, ErrorData **error)
+{
+	Restoring	restoring = {program, row, NULL};
+
+	if (error == NULL)
+		restore_row(&restoring);
+	else
+		*error = try(restore_row, &restoring);
+	return restoring.tuple;
+}
