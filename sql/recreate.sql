@@ -193,6 +193,26 @@ SELECT pipeline.wait_for('r');
 SELECT * FROM result;
 SELECT * FROM dst WHERE id > 15 ORDER BY id;
 
+-- the first attempt with a new target is taken back, because of one event
+CREATE VIEW adopted AS
+SELECT o.target = to_regclass('recreate.dst') AS noted,
+	(SELECT count(*) FROM pipeline.audit_log WHERE pipeline = 'r' AND action = 'adopt_target') AS audited
+FROM pipeline.outputs o WHERE pipeline = 'r' AND output = 'dst';
+SELECT noted FROM adopted;
+SELECT audited AS before FROM adopted \gset
+SELECT who, detail FROM pipeline.audit_log WHERE pipeline = 'r' AND action = 'adopt_target' ORDER BY id LIMIT 1;
+SET ROLE regress_pipeline_maker;
+BEGIN;
+DROP TABLE dst;
+CREATE TABLE dst (id int PRIMARY KEY, v int);
+INSERT INTO dst VALUES (18, 0);
+INSERT INTO src VALUES (18), (19);
+COMMIT;
+RESET ROLE;
+SELECT pipeline.wait_for('r');
+SELECT * FROM dst ORDER BY id;
+SELECT noted, audited - :before AS audited FROM adopted;
+
 SELECT pipeline.drop_pipeline('r');
 DROP SCHEMA recreate CASCADE;
 REVOKE USAGE ON SCHEMA pipeline FROM regress_pipeline_maker;

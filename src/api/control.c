@@ -59,7 +59,7 @@ pipeline_start(PG_FUNCTION_ARGS)
 	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessExclusiveLock);
 	if (!skip_to_now)
 		refuse_lost(pipeline, db);
-	ppl_adopt_targets(pipeline);
+	(void) ppl_adopt_targets(pipeline);
 	if (pipeline->running && !skip_to_now)
 	{
 		ereport(NOTICE,
@@ -129,7 +129,7 @@ pipeline_restart(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pipeline \"%s\" was never started", name),
 				 errhint("SELECT pipeline.start(%s);", quote_literal_cstr(name))));
-	ppl_adopt_targets(pipeline);
+	(void) ppl_adopt_targets(pipeline);
 	check_startable(pipeline);
 
 	ppl_access_audit(pipeline, "restart", NULL);

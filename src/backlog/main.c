@@ -47,7 +47,6 @@ static struct
 
 static void leave(int code, Datum arg);
 static bool choose_database(void);
-static void set_up_session(void);
 static bool move_wanted(void);
 static bool move_one(PplConsumer *consumer);
 static bool wanted_elsewhere(void);
@@ -60,14 +59,8 @@ ppl_mover_register(void)
 {
 	BackgroundWorker worker;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	ppl_process_describe(&worker, "mover", "pipeline_mover_main");
 	worker.bgw_restart_time = 1;
-	strlcpy(worker.bgw_library_name, "pipeline", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "pipeline_mover_main", BGW_MAXLEN);
-	strlcpy(worker.bgw_name, "pipeline mover", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "pipeline mover", BGW_MAXLEN);
 	RegisterBackgroundWorker(&worker);
 }
 
@@ -87,7 +80,12 @@ pipeline_mover_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(ppl_shared->mover_dboid,
 											  InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);
-	set_up_session();
+	ppl_process_set_up_session();
+#ifdef USE_LZ4
+	/* compresses the backlog, and costs little */
+	SetConfigOption("default_toast_compression", "lz4",
+					PGC_SUSET, PGC_S_SESSION);
+#endif
 	self.reader = ppl_spool_reader_create(MyDatabaseId, ppl_shared->epoch);
 	busy_at = ppl_clock_ms();
 	for (;;)
@@ -144,30 +142,6 @@ choose_database(void)
 	}
 	LWLockRelease(ppl_shared->lock);
 	return self.db != NULL;
-}
-
-/*
- * Override what ALTER DATABASE or ALTER SYSTEM may have set.  Commits are
- * durable here, as capture then gives up the WAL; the backlog is compressed, if
- * that costs little.
- */
-static void
-set_up_session(void)
-{
-	SetConfigOption("role", "none", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_isolation", "read committed",
-					PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_read_only", "off",
-					PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("session_replication_role", "origin",
-					PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_SESSION);
-#ifdef USE_LZ4
-	SetConfigOption("default_toast_compression", "lz4",
-					PGC_SUSET, PGC_S_SESSION);
-#endif
 }
 
 /*

@@ -1,6 +1,6 @@
 /*
  * process.c
- *		Attaching to shared memory, waiting, leaving: for our three kinds of
+ *		Attaching to shared memory, waiting, leaving: for all our kinds of
  *		processes.
  *
  * A process attaches before it connects to a database, under the generation
@@ -45,6 +45,46 @@ static struct
 }			self;
 
 static void detach(int code, Datum arg);
+
+/*
+ * Fill in what the registrations of all our processes have in common.
+ */
+void
+ppl_process_describe(BackgroundWorker *worker, const char *kind,
+					 const char *function)
+{
+	memset(worker, 0, sizeof(*worker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	strlcpy(worker->bgw_library_name, "pipeline", BGW_MAXLEN);
+	strlcpy(worker->bgw_function_name, function, BGW_MAXLEN);
+	snprintf(worker->bgw_name, BGW_MAXLEN, "pipeline %s", kind);
+	snprintf(worker->bgw_type, BGW_MAXLEN, "pipeline %s", kind);
+}
+
+/*
+ * For a process that runs as the bootstrap superuser: override what ALTER
+ * DATABASE or ALTER SYSTEM may have set and it cannot live with.  Its commits
+ * are durable, as the WAL is given up then; they need no standby: a new server
+ * makes a new slot.
+ */
+void
+ppl_process_set_up_session(void)
+{
+	static const char *const settings[][2] = {
+		{"role", "none"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"session_replication_role", "origin"},
+		{"synchronous_commit", "local"},
+		{"lock_timeout", "0"},
+		{"statement_timeout", "0"},
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
+						PGC_S_SESSION);
+}
 
 /*
  * Install the signal handlers and unblock signals: SIGTERM ends the process

@@ -1,9 +1,11 @@
 /*
  * process.h
- *		What launcher, capture and workers have in common as processes.
+ *		What our processes have in common: launcher, mover, capture, workers.
  */
 #ifndef PPL_PROCESS_H
 #define PPL_PROCESS_H
+
+#include "postmaster/bgworker.h"
 
 #include "base/shm.h"
 
@@ -15,7 +17,10 @@ typedef struct PplOrder
 	int32		pipeline_id;
 } PplOrder;
 
+extern void ppl_process_describe(BackgroundWorker *worker, const char *kind,
+								 const char *function);
 extern void ppl_process_signals(bool cancellable);
+extern void ppl_process_set_up_session(void);
 extern bool ppl_process_attach(PplProcess *process, uint64 generation);
 extern void ppl_process_exit(void) pg_attribute_noreturn();
 extern void ppl_process_exit_early(void) pg_attribute_noreturn();

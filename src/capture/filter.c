@@ -125,9 +125,9 @@ set_lost(PplConsumer *shared, const char *name)
 /*
  * Read all definitions that were born and give each its entry in shared
  * memory, with the word that there is a backlog; entries of definitions that
- * are gone are dropped.  Nothing may be
- * confirmed for them beyond confirmed until they prove otherwise; the spool
- * begins anew at start.  Runs a transaction of its own.
+ * are gone are dropped.  Nothing may be confirmed for them beyond confirmed until
+ * they prove otherwise; the spool begins anew at start.  Runs a transaction of
+ * its own.
  */
 void
 ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)

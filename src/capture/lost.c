@@ -2,7 +2,8 @@
  * lost.c
  *		Say once, in the log and in the audit log, which pipelines are lost.
  *
- * Runs in capture when it begins, in a transaction of its own.  A pipeline is
+ * Runs in capture when it begins, before it makes a new slot (0/0 = none yet) and
+ * when it has one, in a transaction of its own.  A pipeline is
  * lost if it was born in another slot than the present one.  That it was said
  * is noted as slot_lsn 0/0, which no slot has; start(skip_to_now => true) sets
  * it anew.  Waits for nobody: a definition that somebody holds locked is told
@@ -36,7 +37,7 @@ static const char *const note_sql =
 "  RETURNING p.pipeline_id, p.name, old.slot_lsn)"
 " INSERT INTO " PPL_AUDIT_LOG " (who, action, pipeline_id, pipeline, detail)"
 " SELECT $4, 'lost', l.pipeline_id, l.name, pg_catalog.jsonb_build_object("
-"   'reason', $5, 'slot_lsn', l.slot_lsn, 'new_slot_lsn', $3,"
+"   'reason', $5, 'slot_lsn', l.slot_lsn,"
 "   'processed_lsn', (SELECT pg_catalog.min(c.commit_lsn) FROM " PPL_CHECKPOINTS " c"
 "     WHERE c.pipeline_id = l.pipeline_id))"
 " FROM lost l ORDER BY l.pipeline_id"

@@ -74,7 +74,6 @@ static struct
 static void fail(const ErrorData *error);
 static void leave(int code, Datum arg);
 static void note_end(void);
-static void set_up_session(void);
 static void run(void);
 static void prepare_slot(void);
 static void vanish(void);
@@ -101,7 +100,7 @@ pipeline_capture_main(Datum arg)
 	before_shmem_exit(leave, (Datum) 0);
 	BackgroundWorkerInitializeConnectionByOid(order.dboid, InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);
-	set_up_session();
+	ppl_process_set_up_session();
 
 	context = CurrentMemoryContext;
 	PG_TRY();
@@ -182,22 +181,6 @@ note_end(void)
 		}
 	}
 	LWLockRelease(ppl_shared->lock);
-}
-
-/*
- * Override what ALTER DATABASE or ALTER SYSTEM may have set and capture cannot
- * live with.  Its notes need no standby: a new server makes a new slot.
- */
-static void
-set_up_session(void)
-{
-	SetConfigOption("role", "none", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_isolation", "read committed",
-					PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_read_only", "off",
-					PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_SESSION);
-	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_SESSION);
 }
 
 static void
@@ -382,6 +365,7 @@ prepare_slot(void)
 		ResourceOwner owner = ResourceOwnerCreate(NULL, "pipeline slot");
 
 		set_state(PPL_DB_SLOT);
+		ppl_lost_tell(InvalidXLogRecPtr, defect);
 		store_identity(&identity, InvalidXLogRecPtr);
 		ppl_slot_drop();
 		CurrentResourceOwner = owner;

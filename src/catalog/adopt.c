@@ -53,14 +53,38 @@ find_by_name(const PplOutput *output)
 	return RangeVarGetRelid(makeRangeVarFromNameList(names), NoLock, true);
 }
 
+/* Note in the definition and in the audit log that an output has a new target. */
+static void
+store(const PplPipeline *pipeline, const PplOutput *output)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(output->output_id),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(output->target)),
+		ppl_sql_arg_text(GetUserNameFromId(pipeline->owner, false)),
+		ppl_sql_arg_text(pipeline->name),
+	};
+
+	(void) ppl_sql_run("WITH adopted AS ("
+					   " UPDATE " PPL_OUTPUTS " SET target = $2"
+					   " WHERE output_id = $1"
+					   " RETURNING pipeline_id, name, target_name)"
+					   " INSERT INTO " PPL_AUDIT_LOG
+					   " (who, action, pipeline_id, pipeline, detail)"
+					   " SELECT $3, 'adopt_target', pipeline_id, $4,"
+					   " pg_catalog.jsonb_build_object('output', name, 'target', target_name)"
+					   " FROM adopted",
+					   lengthof(args), args);
+}
+
 /*
  * Put tables of the same names in the place of targets that are gone, here and
- * in the stored definition.  Those that have none stay what they are, which is
- * an error for whoever uses them.
+ * in the stored definition: true if there were any.  Those that have none stay
+ * what they are, which is an error for whoever uses them.
  */
-void
+bool
 ppl_adopt_targets(PplPipeline *pipeline)
 {
+	bool		any = false;
 	ListCell   *lc;
 
 	foreach(lc, pipeline->outputs)
@@ -74,18 +98,10 @@ ppl_adopt_targets(PplPipeline *pipeline)
 		if (!OidIsValid(relid) || !is_trusted(relid, pipeline->owner))
 			continue;
 		output->target = relid;
-
-		{
-			PplSqlArg	args[] = {
-				ppl_sql_arg_int(output->output_id),
-				ppl_sql_arg(OIDOID, ObjectIdGetDatum(relid)),
-			};
-
-			(void) ppl_sql_run("UPDATE " PPL_OUTPUTS " SET target = $2"
-							   " WHERE output_id = $1",
-							   lengthof(args), args);
-		}
+		store(pipeline, output);
+		any = true;
 	}
+	return any;
 }
 
 /*

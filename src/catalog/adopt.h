@@ -7,7 +7,7 @@
 
 #include "catalog/definition.h"
 
-extern void ppl_adopt_targets(PplPipeline *pipeline);
+extern bool ppl_adopt_targets(PplPipeline *pipeline);
 extern void ppl_adopt_refuse(const PplPipeline *pipeline,
 							 const PplOutput *output) pg_attribute_noreturn();
 

@@ -3,9 +3,9 @@
  *		The launcher: one process a server, starts capture and workers.
  *
  * It is connected to no database and reads pg_database once, when it starts:
- * every database but template0 gets a capture process, which finds
- * out whether the extension is there and ends at once if not.  Later databases
- * and extensions announce themselves (ddl.c).  From then on it only looks at
+ * every database but template0 gets a capture process, which finds out whether
+ * the extension is there and ends at once if not.  Later databases and
+ * extensions announce themselves (ddl.c).  From then on it only looks at
  * shared memory: which places need a process and have none.  It sleeps on its
  * latch, with a timeout only while a start is delayed by back-off or by a lack
  * of free worker processes.
@@ -68,14 +68,8 @@ ppl_launcher_register(void)
 {
 	BackgroundWorker worker;
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	ppl_process_describe(&worker, "launcher", "pipeline_launcher_main");
 	worker.bgw_restart_time = 1;
-	strlcpy(worker.bgw_library_name, "pipeline", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "pipeline_launcher_main", BGW_MAXLEN);
-	strlcpy(worker.bgw_name, "pipeline launcher", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "pipeline launcher", BGW_MAXLEN);
 	RegisterBackgroundWorker(&worker);
 }
 
@@ -294,15 +288,10 @@ order_process(PplProcess *process, const char *kind, const char *function,
 		order.dboid = dboid;
 		order.pipeline_id = pipeline_id;
 
-		memset(&worker, 0, sizeof(worker));
-		worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-		worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+		ppl_process_describe(&worker, kind, function);
 		worker.bgw_restart_time = BGW_NEVER_RESTART;
 		worker.bgw_notify_pid = MyProcPid;
 		worker.bgw_main_arg = Int32GetDatum(index);
-		strlcpy(worker.bgw_library_name, "pipeline", BGW_MAXLEN);
-		strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
-		snprintf(worker.bgw_type, BGW_MAXLEN, "pipeline %s", kind);
 		if (pipeline_id == 0)
 			snprintf(worker.bgw_name, BGW_MAXLEN, "pipeline %s for database %u",
 					 kind, dboid);

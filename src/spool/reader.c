@@ -2,9 +2,9 @@
  * reader.c
  *		Read the spool of one database from a position.
  *
- * Runs in workers and in the mover.  Blocks on the disk only, takes no locks; that the files
- * from its position on stay there is capture's duty, which removes only what
- * all consumers have behind them.
+ * Runs in workers and in the mover.  Blocks on the disk only, takes no locks;
+ * that the files from its position on stay there is capture's duty, which
+ * removes only what all consumers have behind them.
  *
  * Memory: "pipeline spool reader", a child of TopMemoryContext, holds the
  * reader, its window on the current segment and the schemas.  The window has

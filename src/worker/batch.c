@@ -44,7 +44,7 @@
 #include "worker/timeout.h"
 
 #define PPL_REDRIVE_ROWS 1000	/* dead letters in one transaction */
-#define PPL_REST_MS 10000
+#define PPL_REST_MS 10000		/* for the next piece of a transaction */
 #define PPL_TIMED_ROWS 64		/* stages of smaller batches are always timed */
 #define PPL_TIMED_SHARE 16		/* of larger ones, every so many */
 
@@ -146,10 +146,15 @@ spool_replaced(PplWorker *worker, const PplBatch *batch)
 
 /* Take the transaction back, and forget what it noted. */
 static void
-abort_work(void)
+abort_work(PplWorker *worker)
 {
 	HOLD_INTERRUPTS();
 	AbortCurrentTransaction();
+	if (worker->program != NULL && worker->program->adopted)
+	{
+		ppl_program_free(worker->program);
+		worker->program = NULL;
+	}
 	ppl_timeout_stop();
 	ppl_outcome_end();
 	ppl_session_clean();
@@ -208,7 +213,7 @@ attempt_once(Attempt *attempt, PplBatch *batch)
 	if (error != NULL)
 	{
 		attempt->max_attempts = max_attempts(attempt->worker);
-		abort_work();
+		abort_work(attempt->worker);
 	}
 	MemoryContextSwitchTo(context);
 	return error;
@@ -319,7 +324,7 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 		run_work(attempt, batch);
 	if (attempt->cut || attempt->probing)
 	{
-		abort_work();
+		abort_work(worker);
 		return;
 	}
 	if (begun && batch && batch->backlog)
@@ -334,6 +339,8 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 	attempt->committed = true;
 	PPL_FAILPOINT("worker-after-commit");
 
+	if (worker->program != NULL)
+		worker->program->adopted = false;
 	ppl_policy_commit();
 	ppl_outcome_end();
 	ppl_session_clean();
@@ -526,7 +533,10 @@ wait_for_rest(PplWorker *worker, const PplBatch *batch)
 	if (ppl_clock_ms() - begin >= PPL_REST_MS)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the rest of a transaction has not come yet")));
+				 errmsg("the rest of a large transaction has not come yet"),
+				 errdetail("Capture has published nothing for %d s.",
+						   PPL_REST_MS / 1000),
+				 errhint("SELECT * FROM pipeline.health(); says whether capture waits for room on its disk.")));
 }
 
 /* Everything that was deferred; its errors may be those of any chunk. */

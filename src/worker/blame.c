@@ -53,7 +53,7 @@ typedef struct Search
 {
 	int			size;			/* to be tried at once */
 	int			bad_end;		/* one up to here fails; before first: unknown */
-}			Search;
+} Search;
 
 static ErrorData *run_group(Trial *trial, int first_txn, int last_txn);
 static void run_rows(Trial *trial, int first, int last);
@@ -72,7 +72,7 @@ static void tally_excluded(const Trial *trial);
 
 /* How far the next trial goes. */
 static int
-search_end(const Search * search, int first, int last)
+search_end(const Search *search, int first, int last)
 {
 	if (search->bad_end >= first)
 		return first + (search->bad_end - first) / 2;
@@ -81,7 +81,7 @@ search_end(const Search * search, int first, int last)
 
 /* How many to try after a bad one that came after so many good ones. */
 static int
-next_size(const Search * search, int distance)
+next_size(const Search *search, int distance)
 {
 	return Max((search->size + 3 * distance) / 4, PPL_FIRST_TRIAL);
 }
@@ -324,7 +324,7 @@ typedef struct StageRun
 	const Trial *trial;
 	int			ordinal;
 	int			nstages;
-}			StageRun;
+} StageRun;
 
 static void
 run_stages(void *arg)
@@ -346,7 +346,6 @@ stages_fail(const Trial *trial, int ordinal, int nstages,
 	StageRun	run = {trial, ordinal, nstages};
 	ErrorData  *found = ppl_run_in_subtransaction(trial->batch, ordinal, ordinal,
 												  false, run_stages, &run);
-
 	bool		same = same_error(found, error);
 
 	if (found != NULL && ppl_judge(found->sqlerrcode) == PPL_VERDICT_MOMENT)
@@ -528,6 +527,9 @@ blame_in_transaction(Trial *trial, ErrorData *error)
 	{
 		int			ordinal = find_in_transaction(trial, error);
 
+		/* nobody is left who could be blamed */
+		if (ordinal == 0)
+			ReThrowError(error);
 		ppl_outcome_clear_current();
 		blame(trial, ordinal, error);
 	}
@@ -538,7 +540,7 @@ blame_in_transaction(Trial *trial, ErrorData *error)
  * there, so that neither those it needs nor those that need it are taken for
  * it.  Where the error differs from run to run, the one without which there is
  * none, or in the end the last one without which the rest of its transaction
- * does not fail yet.
+ * does not fail yet; 0 if that is none.
  */
 static int
 find_in_transaction(Trial *trial, const ErrorData *error)
@@ -577,7 +579,7 @@ find_in_transaction(Trial *trial, const ErrorData *error)
 		if (!ppl_outcome_excluded(i) && try_without(trial, i, 0) != NULL)
 			return i;
 	}
-	return last;
+	return ppl_outcome_excluded(last) ? 0 : last;
 }
 
 /*

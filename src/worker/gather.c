@@ -138,6 +138,13 @@ take_cut(Cut *cut, const PplBatch *batch, PplSpoolPos pos)
 	cut->end_lsn = batch->end_lsn;
 }
 
+static bool
+is_full(const PplBatch *batch, const PplGatherRequest *request)
+{
+	return batch->nevents >= request->max_rows ||
+		batch->bytes >= request->max_bytes;
+}
+
 /*
  * Fill the batch from the reader's position, at most up to end, which is
  * published.  Afterwards the reader stands at batch->end_pos.
@@ -168,8 +175,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 					ppl_spool_reader_position(reader);
 			open = false;
 			take_cut(&cut, batch, ppl_spool_reader_position(reader));
-			full = batch->nevents >= request->max_rows ||
-				batch->bytes >= request->max_bytes ||
+			full = is_full(batch, request) ||
 				header.commit_lsn == request->only;
 		}
 		else if (header.kind == PPL_REC_CONTROL &&
@@ -198,8 +204,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 								record.new_tuple.t_data ? &record.new_tuple :
 								&record.old_tuple);
 			open = true;
-			full = batch->nevents >= request->max_rows ||
-				batch->bytes >= request->max_bytes;
+			full = is_full(batch, request);
 		}
 		else
 			ppl_spool_reader_skip(reader);

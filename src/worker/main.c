@@ -2,11 +2,12 @@
  * main.c
  *		A worker: the events of one pipeline from backlog and spool to its outputs.
  *
- * Life: connect as the pipeline's owner, read the checkpoint, then take what
- * the backlog has (catchup.c) and then the spool, batch by batch; sleep on the latch when there is nothing, and
- * end after pipeline.worker_idle_timeout without events (the launcher starts a
- * new one when capture finds something).  A worker whose pipeline was not born
- * yet looks for the birth record and begins there.
+ * Life: connect as the pipeline's owner, read the checkpoint, then take what the
+ * backlog has (catchup.c) and then the spool, batch by batch; sleep on the
+ * latch when there is nothing, and end after pipeline.worker_idle_timeout
+ * without events (the launcher starts a new one when capture finds something).
+ * A worker whose pipeline was not born yet looks for the birth record and begins
+ * there.
  *
  * Memory: "pipeline worker" for its life; below it "pipeline program" (one
  * definition), "pipeline batch" (one batch), "pipeline spool reader"; below the

@@ -158,7 +158,7 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 	{
 		ppl_session_search_path(program->pipeline->search_path);
 		load_source(program);
-		ppl_adopt_targets(program->pipeline);
+		program->adopted = ppl_adopt_targets(program->pipeline);
 		program->statement = ppl_compile(program->pipeline, version);
 		program->stage_plans = palloc0((program->statement->nstages + 1) *
 									   sizeof(SPIPlanPtr));

@@ -23,6 +23,7 @@ typedef struct PplProgram
 	PplPipeline *pipeline;
 	PplStatement *statement;
 	int			version;		/* of the definition that events see */
+	bool		adopted;		/* a new target, and that is not committed */
 	TupleDesc	source_desc;	/* rows of the source today */
 	int			nkeys;			/* of the source's primary key */
 	AttrNumber *key_attnums;

@@ -82,13 +82,18 @@ render_row(void *arg)
 
 /* What is no text in the server's encoding becomes question marks. */
 static void
-mend_text(char *text, int len)
+mend_encoding(char *string, int len)
 {
 	int			good = 0;
 
-	while ((good += pg_encoding_verifymbstr(GetDatabaseEncoding(), text +good,
-											len - good)) < len)
-		text[		good++] = '?';
+	for (;;)
+	{
+		good += pg_encoding_verifymbstr(GetDatabaseEncoding(), string + good,
+										len - good);
+		if (good >= len)
+			break;
+		string[good++] = '?';
+	}
 }
 
 static void
@@ -98,20 +103,16 @@ render_column(void *arg)
 	JsonbValue *value = &rendering->columns[rendering->column];
 	Oid			function;
 	bool		is_varlena;
-	char	   *text;
-	int			len;
+	char	   *string;
 
 	getTypeOutputInfo(TupleDescAttr(rendering->desc, rendering->column)->atttypid,
 					  &function, &is_varlena);
-	text = OidOutputFunctionCall(function,
-								 rendering->row->values[rendering->column]);
-
-	len = strlen(text);
-	mend_text(text, len);
+	string = OidOutputFunctionCall(function,
+								   rendering->row->values[rendering->column]);
 	value->type = jbvString;
-	value->val.string.val = text;
-
-	value->val.string.len = len;
+	value->val.string.val = string;
+	value->val.string.len = strlen(string);
+	mend_encoding(string, value->val.string.len);
 }
 
 static void
@@ -179,9 +180,8 @@ static void
 restore_row(void *arg)
 {
 	Restoring  *restoring = arg;
-	Oid			type = restoring->program->source_desc->tdtypeid;
-
 	LOCAL_FCINFO(fcinfo, 2);
+	Oid			type = restoring->program->source_desc->tdtypeid;
 	FmgrInfo	populate;
 	HeapTupleData tuple;
 	Datum		value;

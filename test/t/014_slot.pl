@@ -151,8 +151,9 @@ without_capture(
 	});
 is_lost($node, 'replaced while capture is down', 'The replication slot was replaced', 3);
 
-# A new slot is made, and capture ends before it has said whose positions it has.
-my $unfinished = 'Capture ended while it made the replication slot';
+# A new slot is made, and capture ends before it has noted that.  What became of
+# the old one was said before.
+my $gone = 'The replication slot does not exist any more';
 $node->failpoint_set('capture-slot-made', 'crash');
 $node->failpoint_set('capture-before-slot', 'wait');
 $node->terminate_process('pipeline capture');
@@ -163,7 +164,7 @@ my $launcher = $node->process_pid('pipeline launcher', wait => 1);
 $node->psql('postgres', q{SELECT _pipeline.failpoint_set('capture-before-slot', 'off')});
 $node->poll("SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'pipeline launcher' AND pid <> $launcher",
 	what => 'the crash');
-is_lost($node, 'a crash while the slot is made', $unfinished, 4);
+is_lost($node, 'a crash while the slot is made', $gone, 4);
 
 without_capture(
 	sub {
@@ -173,7 +174,7 @@ without_capture(
 $node->poll(q{SELECT last_error ~ 'failpoint' FROM _pipeline.databases()
 	WHERE database = (SELECT oid FROM pg_database WHERE datname = 'postgres')}, what => 'the error');
 $node->failpoint_clear('capture-slot-made');
-is_lost($node, 'an error while the slot is made', $unfinished, 5);
+is_lost($node, 'an error while the slot is made', $gone, 5);
 
 # Capture makes a slot and cannot begin a spool: it does not make one each time.
 my $spool = $node->data_dir . '/base/pgsql_tmp';
