@@ -31,8 +31,6 @@ SELECT pipeline.create_pipeline('e', 'src', operations => NULL);
 :state
 SELECT pipeline.create_pipeline('e', 'src', operations => '{insert,NULL}');
 :state
-SELECT pipeline.create_pipeline('e', 'src', operations => '{insert,update}');
-:state
 SELECT pipeline.create_pipeline('e', 'src', consistency => 'weak');
 :state
 SELECT pipeline.create_pipeline('e', 'src', consistency => 'eventual');

@@ -54,7 +54,7 @@ static void check_positive(const char *what, int value);
 static void check_stage_options(FunctionCallInfo fcinfo);
 static void check_timeout(const Interval *timeout);
 static char *handler_signature(FunctionCallInfo fcinfo, int argno);
-static void check_output_options(FunctionCallInfo fcinfo);
+static char *output_mode(FunctionCallInfo fcinfo, const PplPipeline *pipeline);
 static void finish_change(PplPipeline *pipeline, bool check);
 static PplSqlArg text_array_arg(FunctionCallInfo fcinfo, int argno);
 static void refuse_unknown(const char *what, const char *name,
@@ -189,11 +189,7 @@ check_operations(List *operations)
 				 errmsg("operations must not be empty"),
 				 errhint("Use operations => '{insert}'.")));
 	foreach(lc, operations)
-	{
 		check_word("operation", lfirst(lc), lengthof(words), words);
-		if (ppl_definition_operation(lfirst(lc)) != PPL_OP_INSERT)
-			refuse_yet("operation", lfirst(lc), "insert");
-	}
 }
 
 static void
@@ -400,14 +396,17 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 	char	   *target_name;
 	char	   *name = ppl_args_text_or_null(fcinfo, 2);
 	char	   *transform;
+	char	   *mode;
 	PplPipeline *pipeline;
 	PplSqlResult *rows;
 
 	PreventCommandIfReadOnly("pipeline.add_output");
-	check_output_options(fcinfo);
+	if (ppl_args_bool(fcinfo, 6, "isolate"))
+		refuse_yet("isolate", "true", "false");
 	transform = handler_signature(fcinfo, 3);
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
+	mode = output_mode(fcinfo, pipeline);
 	if (transform != NULL)
 		ppl_check_same_path(pipeline);
 	ppl_definition_lock(0, ExclusiveLock);
@@ -428,12 +427,13 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(transform),
 			ppl_sql_arg_int(pipeline->version),
 			ppl_sql_arg_text(target_name),
+			ppl_sql_arg_text(mode),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_OUTPUTS
 						   " (pipeline_id, name, target, transform, mode,"
 						   " isolate, since, target_name)"
-						   " VALUES ($1, $2, $3, $4, 'append', false, $5, $6)"
+						   " VALUES ($1, $2, $3, $4, $7, false, $5, $6)"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING output_id",
 						   lengthof(args), args);
@@ -465,24 +465,29 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Check mode, key and isolate. */
-static void
-check_output_options(FunctionCallInfo fcinfo)
+/*
+ * The mode of a new output: upsert where rows of the source may change or go.
+ */
+static char *
+output_mode(FunctionCallInfo fcinfo, const PplPipeline *pipeline)
 {
 	static const char *const modes[] = {"append", "upsert"};
 	char	   *mode = ppl_args_text_or_null(fcinfo, 4);
 
 	if (mode != NULL)
 		check_word("mode", mode, lengthof(modes), modes);
-	if (mode != NULL && strcmp(mode, "append") != 0)
+	else if (pipeline->operations & (PPL_OP_UPDATE | PPL_OP_DELETE))
+		mode = "upsert";
+	else
+		mode = "append";
+	if (strcmp(mode, "append") != 0)
 		refuse_yet("mode", mode, "append");
 	if (!PG_ARGISNULL(5))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("an output of mode append has no key"),
 				 errhint("Leave key out.")));
-	if (ppl_args_bool(fcinfo, 6, "isolate"))
-		refuse_yet("isolate", "true", "false");
+	return mode;
 }
 
 /*

@@ -43,6 +43,8 @@ typedef struct PplOutput
 	Oid			target;
 	char	   *target_name;	/* qualified, as it was declared */
 	char	   *transform;		/* qualified signature, or NULL */
+	bool		upsert;			/* else append */
+	List	   *key;			/* of an upsert: columns of the target, char * */
 	int			since;			/* definition version that added it */
 } PplOutput;
 

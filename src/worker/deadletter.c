@@ -240,7 +240,8 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 	header.seq = ppl_sql_int(letters, i, 5);
 	header.xid = DatumGetTransactionId(ppl_sql_value(letters, i, 6));
 	header.committed_at = DatumGetTimestampTz(ppl_sql_value(letters, i, 7));
-	ppl_batch_add_event(batch, &header, worker->program->source_desc, tuple);
+	ppl_batch_add_event(batch, &header, worker->program->source_desc, NULL,
+						tuple);
 
 	event = &batch->events[batch->nevents - 1];
 	event->dead_letter_id = DatumGetInt64(ppl_sql_value(letters, i, 0));

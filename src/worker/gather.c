@@ -71,12 +71,23 @@ transaction_of(PplBatch *batch, const PplRecordHeader *header)
 	return txn;
 }
 
+/* NULL if there is none. */
+static HeapTuple
+copy_tuple(PplBatch *batch, HeapTuple tuple)
+{
+	if (tuple == NULL || tuple->t_data == NULL)
+		return NULL;
+	batch->bytes += tuple->t_len;
+	return heap_copytuple(tuple);
+}
+
 /*
- * Append an event; the tuple is copied, desc must outlive the batch.
+ * Append an event; its tuples, if it has them, are copied, desc must outlive the
+ * batch.
  */
 void
 ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
-					TupleDesc desc, HeapTuple tuple)
+					TupleDesc desc, HeapTuple old_tuple, HeapTuple new_tuple)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
 	PplEvent   *event;
@@ -94,8 +105,14 @@ ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 	event->seq = header->seq;
 	event->txn = batch->ntxns - 1;
 	event->desc = desc;
-	event->tuple = tuple->t_data ? heap_copytuple(tuple) : NULL;
-	batch->bytes += tuple->t_len + sizeof(PplEvent);
+	if (header->kind == PPL_REC_DELETE)
+		event->tuple = copy_tuple(batch, old_tuple);
+	else
+	{
+		event->tuple = copy_tuple(batch, new_tuple);
+		event->old_tuple = copy_tuple(batch, old_tuple);
+	}
+	batch->bytes += sizeof(PplEvent);
 	batch->last.commit_lsn = header->commit_lsn;
 	batch->last.seq = header->seq;
 	MemoryContextSwitchTo(oldcontext);
@@ -201,8 +218,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 		{
 			(void) ppl_spool_reader_next(reader, end, &record);
 			ppl_batch_add_event(batch, &record.header, record.schema->desc,
-								record.new_tuple.t_data ? &record.new_tuple :
-								&record.old_tuple);
+								&record.old_tuple, &record.new_tuple);
 			open = true;
 			full = is_full(batch, request);
 		}

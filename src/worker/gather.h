@@ -33,7 +33,10 @@ typedef struct PplEvent
 										 * one */
 	bool		was_rejected;	/* else failed */
 	TupleDesc	desc;			/* layout of tuple */
-	HeapTuple	tuple;			/* new row, or the old one of a delete */
+	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL of
+								 * a truncate */
+	HeapTuple	old_tuple;		/* of an update, as far as the replica identity
+								 * has it; NULL = its key did not change */
 } PplEvent;
 
 /* What is processed in one statement. Lives in its own memory context. */
@@ -78,7 +81,8 @@ typedef struct PplGatherRequest
 
 extern PplBatch *ppl_batch_create(MemoryContext parent);
 extern void ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
-								TupleDesc desc, HeapTuple tuple);
+								TupleDesc desc, HeapTuple old_tuple,
+								HeapTuple new_tuple);
 extern void ppl_batch_cut(PplBatch *batch, int ntxns);
 extern void ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 					   const PplGatherRequest *request);

@@ -190,6 +190,15 @@ ppl_program_free(PplProgram *program)
 }
 
 /*
+ * Do the stages run over an event?  Over the new row of an insert or update.
+ */
+bool
+ppl_program_takes(const PplProgram *program, const PplEvent *event)
+{
+	return event->kind == PPL_REC_INSERT || event->kind == PPL_REC_UPDATE;
+}
+
+/*
  * The columns of an event under today's row type, matched by attribute number;
  * what the event does not have takes the column's missing value.  The result
  * is valid until the next call.  Errors: 42804 if a column changed its type.
@@ -243,12 +252,13 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 
 	for (int ordinal = first; ordinal <= last; ordinal++)
 	{
+		const PplEvent *event = &batch->events[ordinal - 1];
 		const PplRow *row;
 		int			column = 1;
 
-		if (skip && skip(ordinal))
+		if (!ppl_program_takes(program, event) || (skip && skip(ordinal)))
 			continue;
-		row = ppl_program_row(program, &batch->events[ordinal - 1]);
+		row = ppl_program_row(program, event);
 		values[0] = Int32GetDatum(ordinal);
 		for (int i = 0; i < today->natts; i++)
 		{

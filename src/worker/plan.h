@@ -45,6 +45,7 @@ extern void ppl_program_run_stages(PplProgram *program, const PplBatch *batch,
 								   int ordinal, int nstages);
 extern void ppl_program_trim_error(const PplProgram *program,
 								   ErrorData *error);
+extern bool ppl_program_takes(const PplProgram *program, const PplEvent *event);
 extern const PplRow *ppl_program_row(PplProgram *program, const PplEvent *event);
 
 #endif							/* PPL_PLAN_H */

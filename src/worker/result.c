@@ -33,7 +33,7 @@ typedef struct BatchResult
 	PplRendered *rendered;		/* rows of new dead letters, by ordinal */
 } BatchResult;
 
-static void settle_fate(const PplPipeline *pipeline, PplEventOutcome *outcome);
+static void settle_fate(const BatchResult *result, int ordinal);
 static void begin_record(BatchResult *result, PplPosition before,
 						 TimestampTz started_at, int attempts);
 static void begin_lineage(BatchResult *result);
@@ -69,9 +69,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 								   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
 	{
-		PplEventOutcome *outcome = ppl_outcome_of(ordinal);
-
-		settle_fate(pipeline, outcome);
+		settle_fate(&result, ordinal);
 		if (!redrive && ppl_policy_leaves_letter(worker, batch, ordinal))
 			result.rendered[ordinal] =
 				ppl_render_row(worker->program, &batch->events[ordinal - 1]);
@@ -93,11 +91,15 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
  * it.  For an enrichment that is a rejection.
  */
 static void
-settle_fate(const PplPipeline *pipeline, PplEventOutcome *outcome)
+settle_fate(const BatchResult *result, int ordinal)
 {
+	const PplProgram *program = result->worker->program;
+	const PplPipeline *pipeline = program->pipeline;
+	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	PplStage   *stage;
 
 	if (outcome->fate != PPL_FATE_OPEN || outcome->rows != NULL ||
+		!ppl_program_takes(program, &result->batch->events[ordinal - 1]) ||
 		outcome->reached >= list_length(pipeline->stages))
 		return;
 	stage = list_nth(pipeline->stages, outcome->reached);
