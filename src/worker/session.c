@@ -14,6 +14,7 @@
 #include "storage/lock.h"
 #include "utils/guc.h"
 #include "utils/portal.h"
+#include "utils/snapmgr.h"
 
 #include "worker/session.h"
 
@@ -63,7 +64,11 @@ void
 ppl_session_discard(void)
 {
 	PortalHashTableDeleteAll();
+
+	/* to delete a temporary table that is toasted, the catalogs are read */
+	PushActiveSnapshot(GetTransactionSnapshot());
 	ResetTempTableNamespace();
+	PopActiveSnapshot();
 }
 
 /*
