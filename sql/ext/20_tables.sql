@@ -71,6 +71,7 @@ CREATE TABLE _pipeline.outputs (
 	key text[],
 	isolate bool NOT NULL,
 	since int NOT NULL,
+	keeps bool NOT NULL DEFAULT false,
 	CONSTRAINT outputs_pkey PRIMARY KEY (output_id),
 	CONSTRAINT outputs_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE,
@@ -79,7 +80,25 @@ CREATE TABLE _pipeline.outputs (
 );
 COMMENT ON TABLE _pipeline.outputs IS 'one row an output of a pipeline';
 COMMENT ON COLUMN _pipeline.outputs.target_name IS 'qualified, as it was declared: a table that is dropped and created again is found by it';
+COMMENT ON COLUMN _pipeline.outputs.key IS 'columns by which an upsert finds rows; null = the primary key of the target';
 COMMENT ON COLUMN _pipeline.outputs.since IS 'version of the definition that added it';
+COMMENT ON COLUMN _pipeline.outputs.keeps IS 'what each source row produced is in _pipeline.kept; otherwise its old row tells';
+
+CREATE TABLE _pipeline.kept (
+	output_id int NOT NULL,
+	source_digest uuid NOT NULL,
+	commit_lsn pg_lsn NOT NULL,
+	seq int NOT NULL,
+	part int NOT NULL,
+	target_digest uuid NOT NULL,
+	target_key text[] NOT NULL,
+	CONSTRAINT kept_pkey PRIMARY KEY (output_id, source_digest, commit_lsn, seq, part)
+);
+CREATE INDEX kept_target ON _pipeline.kept (output_id, target_digest, commit_lsn, seq);
+COMMENT ON TABLE _pipeline.kept IS 'what each source row has in upsert outputs whose keys its old row does not tell';
+COMMENT ON COLUMN _pipeline.kept.source_digest IS 'of the values of the source''s key';
+COMMENT ON COLUMN _pipeline.kept.commit_lsn IS 'with seq, the event that wrote the row; 0/0 if that was in another life of the database';
+COMMENT ON COLUMN _pipeline.kept.target_digest IS 'of the values of the output''s key, the same for equal ones';
 
 CREATE TABLE _pipeline.checkpoints (
 	pipeline_id int NOT NULL,

@@ -246,6 +246,24 @@ AS 'MODULE_PATHNAME', 'pipeline_mark'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
 COMMENT ON FUNCTION pipeline._mark(int, int) IS 'used by compiled statements: the next row inserted into this output comes from this event';
 
+CREATE FUNCTION pipeline._mark(ordinal int, output int, tableoid oid)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_mark'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
+COMMENT ON FUNCTION pipeline._mark(int, int, oid) IS 'used by compiled statements: the next row removed from this output goes because of this event';
+
+CREATE FUNCTION pipeline._put(ordinal int, output int, "row" record)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_put'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
+COMMENT ON FUNCTION pipeline._put(int, int, record) IS 'used by compiled statements: this row of an event is for an output of mode upsert';
+
+CREATE FUNCTION pipeline._removed(output int, VARIADIC key "any")
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_removed'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
+COMMENT ON FUNCTION pipeline._removed(int, "any") IS 'used by compiled statements: a row with this key was removed from an output';
+
 CREATE FUNCTION pipeline._produced(output int)
 RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_produced'

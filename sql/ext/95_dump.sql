@@ -7,6 +7,7 @@ SELECT pg_catalog.pg_extension_config_dump('_pipeline.stages', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.stages_stage_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.outputs', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.outputs_output_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('_pipeline.kept', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.checkpoints', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.counts', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.stage_counts', '');

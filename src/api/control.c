@@ -25,6 +25,7 @@
 #include "api/args.h"
 #include "api/check.h"
 #include "api/preflight.h"
+#include "api/upserts.h"
 #include "backlog/store.h"
 #include "base/control.h"
 #include "base/shm.h"
@@ -175,6 +176,7 @@ check_startable(const PplPipeline *pipeline)
 		ppl_check_target(output->target, pipeline->owner, output->name);
 	}
 	ppl_check_chain(pipeline);
+	ppl_upserts_settle(pipeline);
 }
 
 /*

@@ -28,6 +28,7 @@
 #include "api/args.h"
 #include "api/check.h"
 #include "api/preflight.h"
+#include "api/upserts.h"
 #include "base/event.h"
 #include "base/control.h"
 #include "catalog/names.h"
@@ -372,7 +373,10 @@ finish_change(PplPipeline *pipeline, bool check)
 {
 	*pipeline = *ppl_access_reload(pipeline);
 	if (check)
+	{
 		ppl_check_chain(pipeline);
+		ppl_upserts_settle(pipeline);
+	}
 	ppl_access_announce(pipeline);
 }
 
@@ -428,12 +432,13 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 			ppl_sql_arg_int(pipeline->version),
 			ppl_sql_arg_text(target_name),
 			ppl_sql_arg_text(mode),
+			text_array_arg(fcinfo, 5),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_OUTPUTS
 						   " (pipeline_id, name, target, transform, mode,"
-						   " isolate, since, target_name)"
-						   " VALUES ($1, $2, $3, $4, $7, false, $5, $6)"
+						   " isolate, since, target_name, key)"
+						   " VALUES ($1, $2, $3, $4, $7, false, $5, $6, $8)"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING output_id",
 						   lengthof(args), args);
@@ -457,7 +462,7 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 						   lengthof(args), args);
 	}
 	ppl_access_audit(pipeline, "add_output", "output", name,
-					 "target", target_name,
+					 "target", target_name, "mode", mode,
 					 "transform", transform, NULL);
 	finish_change(pipeline, true);
 	if (transform != NULL)
@@ -480,13 +485,16 @@ output_mode(FunctionCallInfo fcinfo, const PplPipeline *pipeline)
 		mode = "upsert";
 	else
 		mode = "append";
-	if (strcmp(mode, "append") != 0)
-		refuse_yet("mode", mode, "append");
-	if (!PG_ARGISNULL(5))
+	if (!PG_ARGISNULL(5) && strcmp(mode, "append") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("an output of mode append has no key"),
-				 errhint("Leave key out.")));
+				 errhint("Leave key out, or use mode => 'upsert'.")));
+	if (!PG_ARGISNULL(5) && ppl_args_text_array(fcinfo, 5, "key") == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("key must not be empty"),
+				 errhint("Leave key out to use the primary key of the target.")));
 	return mode;
 }
 
@@ -557,7 +565,10 @@ pipeline_drop_output(PG_FUNCTION_ARGS)
 					" counts AS ("
 					" DELETE FROM " PPL_COUNTS
 					" WHERE pipeline_id = $1"
-					" AND output_id IN (SELECT output_id FROM gone))"
+					" AND output_id IN (SELECT output_id FROM gone)),"
+					" kept AS ("
+					" DELETE FROM " PPL_KEPT
+					" WHERE output_id IN (SELECT output_id FROM gone))"
 					" SELECT output_id FROM gone",
 					lengthof(args), args);
 
@@ -606,7 +617,11 @@ pipeline_drop_pipeline(PG_FUNCTION_ARGS)
 	{
 		PplSqlArg	args[] = {ppl_sql_arg_int(pipeline->pipeline_id)};
 
-		(void) ppl_sql_run("DELETE FROM " PPL_PIPELINES
+		(void) ppl_sql_run("WITH kept AS ("
+						   " DELETE FROM " PPL_KEPT
+						   " WHERE output_id IN (SELECT output_id FROM " PPL_OUTPUTS
+						   "  WHERE pipeline_id = $1))"
+						   " DELETE FROM " PPL_PIPELINES
 						   " WHERE pipeline_id = $1",
 						   lengthof(args), args);
 	}

@@ -302,7 +302,8 @@ load_outputs(int pipeline_id)
 {
 	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT output_id, name, target::oid,"
-									  " transform, since, target_name, mode = 'upsert', key"
+									  " transform, since, target_name, mode = 'upsert', key,"
+									  " keeps"
 									  " FROM " PPL_OUTPUTS
 									  " WHERE pipeline_id = $1"
 									  " ORDER BY output_id",
@@ -322,6 +323,7 @@ load_outputs(int pipeline_id)
 		output->upsert = ppl_sql_bool(rows, row, 6);
 		if (!ppl_sql_isnull(rows, row, 7))
 			output->key = read_words(ppl_sql_value(rows, row, 7));
+		output->keeps = ppl_sql_bool(rows, row, 8);
 		outputs = lappend(outputs, output);
 	}
 	return outputs;

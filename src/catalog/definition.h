@@ -44,7 +44,9 @@ typedef struct PplOutput
 	char	   *target_name;	/* qualified, as it was declared */
 	char	   *transform;		/* qualified signature, or NULL */
 	bool		upsert;			/* else append */
-	List	   *key;			/* of an upsert: columns of the target, char * */
+	List	   *key;			/* of an upsert: columns of the target, char
+								 * *; NIL = its primary key */
+	bool		keeps;			/* an upsert that keeps what rows produced */
 	int			since;			/* definition version that added it */
 } PplOutput;
 

@@ -42,6 +42,7 @@
 #include "worker/session.h"
 #include "worker/settle.h"
 #include "worker/timeout.h"
+#include "worker/upsert.h"
 
 #define PPL_REDRIVE_ROWS 1000	/* dead letters in one transaction */
 #define PPL_REST_MS 10000		/* for the next piece of a transaction */
@@ -458,6 +459,35 @@ run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 }
 
 /*
+ * A truncate that an output cannot follow: nothing from its transaction on is to
+ * be done.
+ */
+static bool
+stands_before_truncate(Attempt *attempt, const PplBatch *batch)
+{
+	MemoryContext oldcontext;
+	ErrorData  *refusal;
+
+	if (attempt->probing)
+		return false;
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		if (batch->events[i].kind != PPL_REC_TRUNCATE)
+			continue;
+		oldcontext = MemoryContextSwitchTo(attempt->worker->context);
+		refusal = ppl_upsert_refuse_truncate(attempt->worker);
+		MemoryContextSwitchTo(oldcontext);
+		if (refusal == NULL)
+			return false;
+		attempt->keep = batch->events[i].txn;
+		attempt->cut = true;
+		attempt->halt = refusal;
+		return true;
+	}
+	return false;
+}
+
+/*
  * Run the events of one chunk, within the timeouts of their stages, and decide
  * how many of its transactions may be done.
  */
@@ -468,6 +498,8 @@ run_events(Attempt *attempt, const PplBatch *batch, bool last)
 	MemoryContext oldcontext;
 	ErrorContextCallback callback;
 
+	if (stands_before_truncate(attempt, batch))
+		return;
 	callback.callback = ppl_timeout_explain;
 	callback.arg = NULL;
 	callback.previous = error_context_stack;

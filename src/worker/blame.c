@@ -57,6 +57,7 @@ typedef struct Search
 
 static ErrorData *run_group(Trial *trial, int first_txn, int last_txn);
 static void run_rows(Trial *trial, int first, int last);
+static void remove_before(Trial *trial, int ordinal);
 static ErrorData *try(Trial *trial, int first, int last);
 static bool fails(Trial *trial, int first, int last);
 static void blame(Trial *trial, int ordinal, ErrorData *error);
@@ -228,6 +229,7 @@ run_rows(Trial *trial, int first, int last)
 		else if (error != NULL)
 		{
 			blame(trial, suspect, error);
+			remove_before(trial, suspect);
 			if (!trial->searching && must_stop(trial, suspect))
 			{
 				trial->stopped = true;
@@ -239,6 +241,23 @@ run_rows(Trial *trial, int first, int last)
 		first = suspect + 1;
 	}
 	trial->part = search.size;
+}
+
+/*
+ * An event that fails makes no rows, but those that its source row had are
+ * removed all the same, unless that is what fails.
+ */
+static void
+remove_before(Trial *trial, int ordinal)
+{
+	const PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+	ErrorData  *error;
+
+	if (!trial->worker->program->statement->has_upserts || outcome->inert)
+		return;
+	error = try(trial, ordinal, ordinal);
+	if (error != NULL)
+		blame(trial, ordinal, error);
 }
 
 /* Try some events; errors that are nobody's fault are thrown. */
@@ -276,6 +295,13 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 {
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 
+	/* it makes no rows, and what it had before cannot be removed */
+	if (outcome->fate == PPL_FATE_FAILED)
+	{
+		outcome->inert = true;
+		outcome->excluded = true;
+		return;
+	}
 	/* some of its rows were rejected: that is decided already */
 	if (outcome->excluded)
 		return;

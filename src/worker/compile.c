@@ -17,6 +17,9 @@
  *	_mark(ordinal, output)			the row goes to this output, at the last one
  *									straight into its target
  *	_produced(output, key...)		it is there
+ *	_put(ordinal, output, row)		the row is for this output of mode upsert
+ *
+ * What is written by upserts is only collected here; upsert.c does the rest.
  *
  * Nothing may stand between _mark and the INSERT, because RETURNING, where
  * _produced runs, cannot see the ordinal.
@@ -43,6 +46,7 @@
 #include "catalog/shape.h"
 #include "catalog/target.h"
 #include "worker/compile.h"
+#include "worker/compile_upsert.h"
 
 #define ORDINAL_NAME "_ord"
 #define CHAIN_NAME "_chain"
@@ -62,6 +66,7 @@ typedef struct Sink
 {
 	PplOutput  *output;
 	Step	   *transform;		/* or NULL */
+	PplShape   *row;
 	PplTarget  *target;
 } Sink;
 
@@ -92,6 +97,7 @@ static List *dependencies(const Compiler *compiler,
 static List *add_step_dependencies(List *relids, const Step *step);
 static void emit_statement(Compiler *compiler);
 static void emit_sink(Compiler *compiler, int number, int depth);
+static void emit_sink_input(Compiler *compiler, int number, int depth);
 static char *key_arguments(const PplTarget *target);
 static void emit_chain(Compiler *compiler, int nsteps, int depth);
 static void emit_batch(Compiler *compiler, int depth);
@@ -139,6 +145,18 @@ ppl_compile(const PplPipeline *pipeline, int version)
 	}
 	describe(&compiler, statement, ordinal);
 	statement->relids = dependencies(&compiler, pipeline);
+	statement->upserts = palloc0((compiler.nsinks + 1) * sizeof(PplUpsert *));
+	for (int i = 0; i < compiler.nsinks; i++)
+	{
+		const Sink *sink = compiler.sinks[i];
+
+		if (!sink->output->upsert)
+			continue;
+		statement->has_upserts = true;
+		statement->upserts[i] = ppl_compile_upsert(pipeline, sink->output,
+												   sink->target, sink->row,
+												   i, ordinal);
+	}
 	return statement;
 }
 
@@ -188,6 +206,7 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 			sink->transform->input = compiler->last;
 			sink->transform->result = row;
 		}
+		sink->row = row;
 		sink->target = ppl_target_resolve(pipeline, row, output);
 		compiler->sinks[compiler->nsinks++] = sink;
 	}
@@ -351,7 +370,7 @@ emit_statement(Compiler *compiler)
 }
 
 /*
- * The INSERT of one output.
+ * The INSERT of one output, or what collects the rows of an upsert.
  */
 static void
 emit_sink(Compiler *compiler, int number, int depth)
@@ -360,6 +379,15 @@ emit_sink(Compiler *compiler, int number, int depth)
 	const PplTarget *target = sink->target;
 	StringInfoData names;
 	StringInfoData values;
+
+	if (target->upsert != NULL)
+	{
+		line(compiler, depth, "SELECT");
+		emit_sink_input(compiler, number, depth);
+		line(compiler, depth, "WHERE pipeline._put(x.%s, %d, %s)",
+			 compiler->ordinal, number, ppl_compile_put_row(target, "x"));
+		return;
+	}
 
 	initStringInfo(&names);
 	initStringInfo(&values);
@@ -379,20 +407,29 @@ emit_sink(Compiler *compiler, int number, int depth)
 	if (target->overriding)
 		line(compiler, depth, "OVERRIDING SYSTEM VALUE");
 	line(compiler, depth, "SELECT%s", values.data);
-	if (sink->transform != NULL)
-	{
-		line(compiler, depth, "FROM (");
-		compiler->sink = number;
-		emit_rows(compiler, sink->transform, compiler->nsteps, depth + 1);
-		compiler->sink = -1;
-		line(compiler, depth, ") x");
-	}
-	else
-		emit_input(compiler, compiler->nsteps, "x", depth);
+	emit_sink_input(compiler, number, depth);
 	line(compiler, depth, "WHERE pipeline._mark(x.%s, %d)", compiler->ordinal,
 		 number);
 	line(compiler, depth, "RETURNING pipeline._produced(%d%s)", number,
 		 key_arguments(target));
+}
+
+/* FROM the rows for one output. */
+static void
+emit_sink_input(Compiler *compiler, int number, int depth)
+{
+	const Sink *sink = compiler->sinks[number];
+
+	if (sink->transform == NULL)
+	{
+		emit_input(compiler, compiler->nsteps, "x", depth);
+		return;
+	}
+	line(compiler, depth, "FROM (");
+	compiler->sink = number;
+	emit_rows(compiler, sink->transform, compiler->nsteps, depth + 1);
+	compiler->sink = -1;
+	line(compiler, depth, ") x");
 }
 
 static char *

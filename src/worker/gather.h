@@ -32,11 +32,16 @@ typedef struct PplEvent
 	int			dead_letter_version;	/* definition under which it became
 										 * one */
 	bool		was_rejected;	/* else failed */
+	bool		superseded;		/* redriven, but a later event changed its
+								 * source row: nothing for upserts */
+	bool		removed;		/* redriven, and what its old row produced is
+								 * gone since it failed */
 	TupleDesc	desc;			/* layout of tuple */
-	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL of
-								 * a truncate */
-	HeapTuple	old_tuple;		/* of an update, as far as the replica identity
-								 * has it; NULL = its key did not change */
+	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL
+								 * of a truncate */
+	HeapTuple	old_tuple;		/* of an update, as far as the replica
+								 * identity has it; NULL = its key did not
+								 * change */
 } PplEvent;
 
 /* What is processed in one statement. Lives in its own memory context. */

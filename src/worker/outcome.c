@@ -27,6 +27,7 @@ PPL_FUNCTION(pipeline_pass_text);
 PPL_FUNCTION(pipeline_reach);
 PPL_FUNCTION(pipeline_mark);
 PPL_FUNCTION(pipeline_produced);
+PPL_FUNCTION(pipeline_removed);
 PPL_FUNCTION(pipeline_note_support);
 
 /* State of the batch under way. */
@@ -103,7 +104,7 @@ ppl_outcome_reset(int first, int last)
 	{
 		PplEventOutcome *event = &self.events[i];
 
-		event->rows = event->last_row = NULL;
+		event->rows = event->last_row = event->removed = NULL;
 		if (event->excluded)
 			continue;
 		event->reached = 0;
@@ -335,17 +336,25 @@ pipeline_reach(PG_FUNCTION_ARGS)
 }
 
 /*
+ * A row of this event goes to this output.
+ */
+void
+ppl_outcome_to_output(int ordinal, int output)
+{
+	(void) event_at(ordinal);
+	switch_to(ordinal, self.nstages + 1);
+	self.current_output = output;
+}
+
+/*
  * pipeline._mark(ordinal, output): the row goes to this output; the one that is
- * inserted next comes from here.
+ * written or removed next is for this event.  A third argument is there for the
+ * planner only.
  */
 Datum
 pipeline_mark(PG_FUNCTION_ARGS)
 {
-	int32		ordinal = PG_GETARG_INT32(0);
-
-	(void) event_at(ordinal);
-	switch_to(ordinal, self.nstages + 1);
-	self.current_output = PG_GETARG_INT32(1);
+	ppl_outcome_to_output(PG_GETARG_INT32(0), PG_GETARG_INT32(1));
 	PG_RETURN_BOOL(true);
 }
 
@@ -383,15 +392,50 @@ key_output(FunctionCallInfo fcinfo)
 	return output;
 }
 
-/*
- * pipeline._produced(output, VARIADIC key "any"): a row was inserted.
- */
-Datum
-pipeline_produced(PG_FUNCTION_ARGS)
+static void
+add_row(PplEventOutcome *event, PplProducedRow *row)
 {
-	PplEventOutcome *event = event_at(self.current);
+	if (event->last_row)
+		event->last_row->next = row;
+	else
+		event->rows = row;
+	event->last_row = row;
+}
+
+static bool
+same_key(const PplProducedRow *a, const PplProducedRow *b)
+{
+	if (a->output != b->output || a->nkeys != b->nkeys)
+		return false;
+	for (int i = 0; i < a->nkeys; i++)
+	{
+		if ((a->key[i] == NULL) != (b->key[i] == NULL) ||
+			(a->key[i] != NULL && strcmp(a->key[i], b->key[i]) != 0))
+			return false;
+	}
+	return true;
+}
+
+/* A row that is removed is noted once, however it was found. */
+static void
+add_removed(PplEventOutcome *event, PplProducedRow *row)
+{
+	for (PplProducedRow *other = event->removed; other != NULL; other = other->next)
+	{
+		if (same_key(other, row))
+			return;
+	}
+	row->next = event->removed;
+	event->removed = row;
+}
+
+/* A row, with the key that the call of _produced or _removed has. */
+static PplProducedRow *
+row_of_call(FunctionCallInfo fcinfo, PplRowChange change)
+{
 	PplProducedRow *row = MemoryContextAllocZero(self.context, sizeof(*row));
 
+	row->change = change;
 	row->output = PG_GETARG_INT32(0);
 	if (self.want_keys && PG_NARGS() > 1)
 	{
@@ -408,12 +452,73 @@ pipeline_produced(PG_FUNCTION_ARGS)
 		}
 		MemoryContextSwitchTo(oldcontext);
 	}
-	if (event->last_row)
-		event->last_row->next = row;
-	else
-		event->rows = row;
-	event->last_row = row;
+	return row;
+}
+
+/*
+ * pipeline._produced(output, VARIADIC key "any"): a row was written.
+ */
+Datum
+pipeline_produced(PG_FUNCTION_ARGS)
+{
+	PplEventOutcome *event = event_at(self.current);
+
+	add_row(event, row_of_call(fcinfo, PPL_ROW_WRITTEN));
 	PG_RETURN_BOOL(true);
+}
+
+/*
+ * pipeline._removed(output, VARIADIC key "any"): a row was removed.
+ */
+Datum
+pipeline_removed(PG_FUNCTION_ARGS)
+{
+	PplEventOutcome *event = event_at(self.current);
+
+	add_removed(event, row_of_call(fcinfo, PPL_ROW_REMOVED));
+	PG_RETURN_BOOL(true);
+}
+
+/*
+ * Are keys of rows to be kept?
+ */
+bool
+ppl_outcome_wants_keys(void)
+{
+	return self.want_keys;
+}
+
+/*
+ * An event removed all rows of an output.
+ */
+void
+ppl_outcome_cleared(int ordinal, int output)
+{
+	PplProducedRow *row = MemoryContextAllocZero(self.context, sizeof(*row));
+
+	row->change = PPL_ROW_CLEARED;
+	row->output = output;
+	add_row(event_at(ordinal), row);
+}
+
+/*
+ * What an event did to the row of a key, which nobody sees as another event of the
+ * batch did more to it.  key is not copied.
+ */
+void
+ppl_outcome_unseen(int ordinal, int output, PplRowChange change, int nkeys,
+				   char **key)
+{
+	PplProducedRow *row = MemoryContextAllocZero(self.context, sizeof(*row));
+
+	row->change = change;
+	row->output = output;
+	row->nkeys = nkeys;
+	row->key = key;
+	if (change == PPL_ROW_REMOVED)
+		add_removed(event_at(ordinal), row);
+	else
+		add_row(event_at(ordinal), row);
 }
 
 /*

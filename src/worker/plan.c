@@ -19,7 +19,9 @@
 #include "catalog/pg_index.h"
 #include "miscadmin.h"
 #include "tcop/dest.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
@@ -135,6 +137,37 @@ load_source(PplProgram *program)
 	table_close(source, AccessShareLock);
 }
 
+/* Prepare what outputs of mode upsert need to know of keys. */
+static void
+load_upserts(PplProgram *program)
+{
+	PplStatement *statement = program->statement;
+	Relation	source;
+
+	program->upserts = palloc0((statement->noutputs + 1) * sizeof(PplProgramUpsert));
+	if (!statement->has_upserts)
+		return;
+	source = table_open(program->pipeline->source, AccessShareLock);
+	program->source_key = ppl_key_of_source(source);
+	if (program->source_key == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the rows of source \"%s\" cannot be told apart",
+						RelationGetRelationName(source)),
+				 errdetail("An output of mode upsert needs a primary key of the source, or a unique index over NOT NULL columns as its replica identity."),
+				 errhint("ALTER TABLE %s ADD PRIMARY KEY (...);",
+						 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(source)),
+													RelationGetRelationName(source)))));
+	table_close(source, NoLock);
+	program->source_digester = ppl_digester_make(program->source_key);
+	for (int i = 0; i < statement->noutputs; i++)
+	{
+		if (statement->upserts[i] != NULL)
+			program->upserts[i].target_digester =
+				ppl_digester_make(statement->upserts[i]->target->upsert);
+	}
+}
+
 /*
  * Load and compile a definition for events that see version; it lives below
  * parent, but only once it is complete.  Returns NULL if the definition is
@@ -162,11 +195,19 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 		program->statement = ppl_compile(program->pipeline, version);
 		program->stage_plans = palloc0((program->statement->nstages + 1) *
 									   sizeof(SPIPlanPtr));
+		load_upserts(program);
 		watch_relations(program);
 		MemoryContextSetParent(context, parent);
 	}
 	MemoryContextSwitchTo(oldcontext);
 	return program->pipeline ? program : NULL;
+}
+
+static void
+free_plan(SPIPlanPtr plan)
+{
+	if (plan != NULL)
+		SPI_freeplan(plan);
 }
 
 /*
@@ -177,14 +218,15 @@ ppl_program_free(PplProgram *program)
 {
 	if (program == NULL)
 		return;
-	if (program->small_plan)
-		SPI_freeplan(program->small_plan);
-	if (program->large_plan)
-		SPI_freeplan(program->large_plan);
+	free_plan(program->small_plan);
+	free_plan(program->large_plan);
 	for (int i = 1; i <= program->statement->nstages; i++)
+		free_plan(program->stage_plans[i]);
+	for (int i = 0; i < program->statement->noutputs; i++)
 	{
-		if (program->stage_plans[i])
-			SPI_freeplan(program->stage_plans[i]);
+		free_plan(program->upserts[i].remove_plan);
+		free_plan(program->upserts[i].insert_plan);
+		free_plan(program->upserts[i].clear_plan);
 	}
 	MemoryContextDelete(program->context);
 }
@@ -199,12 +241,12 @@ ppl_program_takes(const PplProgram *program, const PplEvent *event)
 }
 
 /*
- * The columns of an event under today's row type, matched by attribute number;
- * what the event does not have takes the column's missing value.  The result
- * is valid until the next call.  Errors: 42804 if a column changed its type.
+ * The columns of a tuple of an event under today's row type, matched by attribute
+ * number; what it does not have takes the column's missing value.  Errors: 42804
+ * if a column changed its type.
  */
-const PplRow *
-ppl_program_row(PplProgram *program, const PplEvent *event)
+static const PplRow *
+convert(PplProgram *program, const PplEvent *event, HeapTuple tuple)
 {
 	TupleDesc	today = program->source_desc;
 	PplRow	   *row = &program->row;
@@ -214,7 +256,7 @@ ppl_program_row(PplProgram *program, const PplEvent *event)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("event has more columns than its source")));
-	heap_deform_tuple(event->tuple, event->desc, row->values, row->nulls);
+	heap_deform_tuple(tuple, event->desc, row->values, row->nulls);
 	for (int i = 0; i < today->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(today, i);
@@ -234,17 +276,44 @@ ppl_program_row(PplProgram *program, const PplEvent *event)
 }
 
 /*
- * Put the events first to last into a tuplestore of the batch's relation.  It
- * stays in memory, as its size is limited by batch_bytes: a temporary file would
- * be on the disk that the spool may have filled, which then nobody empties.
+ * The row that stages see, under today's row type; valid until the next call.
+ * Errors: those of convert().
+ */
+const PplRow *
+ppl_program_row(PplProgram *program, const PplEvent *event)
+{
+	return convert(program, event, event->tuple);
+}
+
+/*
+ * The row before an update, as far as the replica identity has it, the same way.
+ */
+const PplRow *
+ppl_program_old_row(PplProgram *program, const PplEvent *event)
+{
+	return convert(program, event, event->old_tuple);
+}
+
+/*
+ * A tuplestore for rows of a batch.  It stays in memory, as their size is limited
+ * by batch_bytes: a temporary file would be on the disk that the spool may have
+ * filled, which then nobody empties.
+ */
+Tuplestorestate *
+ppl_program_store(void)
+{
+	return tuplestore_begin_heap(false, false,
+								 Max(work_mem, Min(ppl_guc_batch_bytes, MAX_KILOBYTES / 4) * 4));
+}
+
+/*
+ * Put the events first to last into a tuplestore of the batch's relation.
  */
 static Tuplestorestate *
 fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 		   bool (*skip) (int ordinal))
 {
-	Tuplestorestate *store =
-	tuplestore_begin_heap(false, false,
-						  Max(work_mem, Min(ppl_guc_batch_bytes, MAX_KILOBYTES / 4) * 4));
+	Tuplestorestate *store = ppl_program_store();
 	TupleDesc	desc = program->statement->batch_desc;
 	TupleDesc	today = program->source_desc;
 	Datum	   *values = palloc(desc->natts * sizeof(Datum));
@@ -298,10 +367,14 @@ rows_done(DestReceiver *receiver)
 	ppl_outcome_clear_current();
 }
 
-/* Run a statement over the events in a tuplestore. */
-static void
-run(PplProgram *program, SPIPlanPtr *plan, const char *sql,
-	Tuplestorestate *store, int estimate)
+/*
+ * Run a statement over a relation whose rows are in a tuplestore, which is ended.
+ * *plan is kept, and made if it is NULL, for so many rows.
+ */
+void
+ppl_program_execute(PplProgram *program, SPIPlanPtr *plan, const char *sql,
+					const char *relation, TupleDesc desc,
+					Tuplestorestate *store, int estimate)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
 	DestReceiver receiver = *CreateDestReceiver(DestNone);
@@ -309,9 +382,9 @@ run(PplProgram *program, SPIPlanPtr *plan, const char *sql,
 	int			result;
 
 	receiver.rShutdown = rows_done;
-	enr->md.name = PPL_BATCH_RELATION;
+	enr->md.name = unconstify(char *, relation);
 	enr->md.reliddesc = InvalidOid;
-	enr->md.tupdesc = program->statement->batch_desc;
+	enr->md.tupdesc = desc;
 	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
 	enr->md.enrtuples = estimate;
 	enr->reldata = store;
@@ -363,9 +436,12 @@ ppl_program_run(PplProgram *program, const PplBatch *batch, int first, int last,
 	bool		large = last - first + 1 >= PPL_SWITCH_ROWS;
 	MemoryContext oldcontext = begin_run();
 
-	run(program, large ? &program->large_plan : &program->small_plan,
-		program->statement->sql, fill_store(program, batch, first, last, skip),
-		large ? PPL_LARGE_ROWS : PPL_SMALL_ROWS);
+	ppl_program_execute(program,
+						large ? &program->large_plan : &program->small_plan,
+						program->statement->sql, PPL_BATCH_RELATION,
+						program->statement->batch_desc,
+						fill_store(program, batch, first, last, skip),
+						large ? PPL_LARGE_ROWS : PPL_SMALL_ROWS);
 	end_run(oldcontext);
 }
 
@@ -378,9 +454,10 @@ ppl_program_run_stages(PplProgram *program, const PplBatch *batch, int ordinal,
 {
 	MemoryContext oldcontext = begin_run();
 
-	run(program, &program->stage_plans[nstages],
-		program->statement->stages_sql[nstages],
-		fill_store(program, batch, ordinal, ordinal, NULL), 1);
+	ppl_program_execute(program, &program->stage_plans[nstages],
+						program->statement->stages_sql[nstages],
+						PPL_BATCH_RELATION, program->statement->batch_desc,
+						fill_store(program, batch, ordinal, ordinal, NULL), 1);
 	end_run(oldcontext);
 }
 

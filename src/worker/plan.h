@@ -8,6 +8,7 @@
 #include "executor/spi.h"
 
 #include "worker/compile.h"
+#include "worker/digest.h"
 #include "worker/gather.h"
 
 /* One event's columns under the layout of today. */
@@ -16,6 +17,15 @@ typedef struct PplRow
 	Datum	   *values;
 	bool	   *nulls;
 } PplRow;
+
+/* An output of mode upsert, ready to be written. */
+typedef struct PplProgramUpsert
+{
+	PplDigester *target_digester;	/* of its key */
+	SPIPlanPtr	remove_plan;
+	SPIPlanPtr	insert_plan;
+	SPIPlanPtr	clear_plan;
+} PplProgramUpsert;
 
 typedef struct PplProgram
 {
@@ -27,6 +37,9 @@ typedef struct PplProgram
 	TupleDesc	source_desc;	/* rows of the source today */
 	int			nkeys;			/* of the source's primary key */
 	AttrNumber *key_attnums;
+	PplKey	   *source_key;		/* of its replica identity; for upserts only */
+	PplDigester *source_digester;
+	PplProgramUpsert *upserts;	/* by output; zeros of append */
 	SPIPlanPtr	small_plan;		/* for few events */
 	SPIPlanPtr	large_plan;
 	SPIPlanPtr *stage_plans;	/* [k] of the first k stages, or NULL */
@@ -47,5 +60,12 @@ extern void ppl_program_trim_error(const PplProgram *program,
 								   ErrorData *error);
 extern bool ppl_program_takes(const PplProgram *program, const PplEvent *event);
 extern const PplRow *ppl_program_row(PplProgram *program, const PplEvent *event);
+extern const PplRow *ppl_program_old_row(PplProgram *program,
+										 const PplEvent *event);
+extern void ppl_program_execute(PplProgram *program, SPIPlanPtr *plan,
+								const char *sql, const char *relation,
+								TupleDesc desc, Tuplestorestate *store,
+								int estimate);
+extern Tuplestorestate *ppl_program_store(void);
 
 #endif							/* PPL_PLAN_H */

@@ -37,6 +37,7 @@ static void settle_fate(const BatchResult *result, int ordinal);
 static void begin_record(BatchResult *result, PplPosition before,
 						 TimestampTz started_at, int attempts);
 static void begin_lineage(BatchResult *result);
+static PplLineageChange change_of(const PplProducedRow *row);
 static void add_event(BatchResult *result, int ordinal);
 
 /*
@@ -254,6 +255,54 @@ uncount(BatchResult *result, const PplEvent *event)
 	}
 }
 
+/* Rows of an event in an output: true if there are any. */
+static bool
+add_rows(BatchResult *result, int output, const PplProducedRow *rows)
+{
+	PplStatement *statement = result->worker->program->statement;
+	bool		any = false;
+
+	for (const PplProducedRow *row = rows; row != NULL; row = row->next)
+	{
+		PplLineageValue values[INDEX_MAX_KEYS];
+
+		if (row->output != output)
+			continue;
+		any = true;
+		if (result->lineage == NULL)
+			break;
+		if (row->change == PPL_ROW_CLEARED)
+		{
+			ppl_lineage_output(result->lineage, output, PPL_LINEAGE_PRODUCED);
+			continue;
+		}
+		for (int j = 0; j < statement->output_nkeys[output]; j++)
+		{
+			/* a handler may have called _produced with another key */
+			values[j].text = j < row->nkeys ? row->key[j] : NULL;
+			values[j].len = values[j].text ? strlen(values[j].text) : 0;
+		}
+		ppl_lineage_row(result->lineage, output, change_of(row), values);
+	}
+	return any;
+}
+
+static PplLineageChange
+change_of(const PplProducedRow *row)
+{
+	switch (row->change)
+	{
+		case PPL_ROW_WRITTEN:
+		case PPL_ROW_CLEARED:
+			return PPL_LINEAGE_WRITTEN;
+		case PPL_ROW_SUPERSEDED:
+			return PPL_LINEAGE_SUPERSEDED;
+		case PPL_ROW_REMOVED:
+			return PPL_LINEAGE_REMOVED;
+	}
+	pg_unreachable();
+}
+
 /* Count an event and add it to the lineage. */
 static void
 add_event(BatchResult *result, int ordinal)
@@ -263,12 +312,13 @@ add_event(BatchResult *result, int ordinal)
 	const PplBatchTxn *txn = &batch->txns[event->txn];
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	PplProducedRow *rows = outcome->fate == PPL_FATE_OPEN ? outcome->rows : NULL;
-	PplStatement *statement = result->worker->program->statement;
+	PplProducedRow *removed = outcome->fate == PPL_FATE_OPEN ? outcome->removed : NULL;
 	int			attempts = event->attempts + 1;
 
 	if (result->redrive)
 		uncount(result, event);
-	count(&result->record.counts[0], outcome->fate, rows != NULL);
+	count(&result->record.counts[0], outcome->fate,
+		  rows != NULL || removed != NULL);
 	if (result->lineage)
 	{
 		if (txn->first == ordinal)
@@ -284,23 +334,8 @@ add_event(BatchResult *result, int ordinal)
 	{
 		bool		produced = false;
 
-		for (PplProducedRow *row = rows; row != NULL; row = row->next)
-		{
-			PplLineageValue values[INDEX_MAX_KEYS];
-
-			if (row->output != i)
-				continue;
-			produced = true;
-			if (result->lineage == NULL)
-				break;
-			for (int j = 0; j < statement->output_nkeys[i]; j++)
-			{
-				/* a handler may have called _produced with another key */
-				values[j].text = j < row->nkeys ? row->key[j] : NULL;
-				values[j].len = values[j].text ? strlen(values[j].text) : 0;
-			}
-			ppl_lineage_row(result->lineage, i, values);
-		}
+		produced |= add_rows(result, i, rows);
+		produced |= add_rows(result, i, removed);
 		count(&result->record.counts[i + 1], outcome->fate, produced);
 		if (result->lineage && outcome->fate != PPL_FATE_OPEN)
 			ppl_lineage_output(result->lineage, i,

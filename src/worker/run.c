@@ -16,6 +16,7 @@
 #include "worker/judge.h"
 #include "worker/outcome.h"
 #include "worker/run.h"
+#include "worker/upsert.h"
 
 /*
  * An event that made several rows, some of which a validation rejected while
@@ -38,6 +39,21 @@ check_atomicity(int first, int last)
 	}
 }
 
+/* Run events among which no truncate is that matters. */
+static void
+run_stretch(PplWorker *worker, const PplBatch *batch, int first, int last)
+{
+	if (first > last)
+		return;
+	ppl_upsert_begin(worker->program);
+	ppl_program_run(worker->program, batch, first, last,
+					ppl_outcome_excluded);
+	ppl_outcome_clear_current();
+	check_atomicity(first, last);
+	ppl_upsert_apply(worker, batch, first, last);
+	ppl_outcome_clear_current();
+}
+
 /*
  * Run the statement over some events, but for those that are excluded.  What
  * is checked at the end of a transaction only is left for
@@ -46,10 +62,19 @@ check_atomicity(int first, int last)
 void
 ppl_run_events(PplWorker *worker, const PplBatch *batch, int first, int last)
 {
-	ppl_program_run(worker->program, batch, first, last,
-					ppl_outcome_excluded);
-	ppl_outcome_clear_current();
-	check_atomicity(first, last);
+	int			begin = first;
+
+	for (int ordinal = first; ordinal <= last; ordinal++)
+	{
+		if (!worker->program->statement->has_upserts ||
+			batch->events[ordinal - 1].kind != PPL_REC_TRUNCATE)
+			continue;
+		run_stretch(worker, batch, begin, ordinal - 1);
+		if (!ppl_outcome_excluded(ordinal))
+			ppl_upsert_truncate(worker, ordinal);
+		begin = ordinal + 1;
+	}
+	run_stretch(worker, batch, begin, last);
 }
 
 static void
@@ -146,7 +171,7 @@ typedef struct Part
 	const PplBatch *batch;
 	int			first;
 	int			last;
-}			Part;
+} Part;
 
 static void
 run_part(void *arg)

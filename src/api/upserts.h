@@ -1,0 +1,12 @@
+/*
+ * upserts.h
+ *		Outputs of mode upsert, as they are declared.
+ */
+#ifndef PPL_UPSERTS_H
+#define PPL_UPSERTS_H
+
+#include "catalog/definition.h"
+
+extern void ppl_upserts_settle(const PplPipeline *pipeline);
+
+#endif							/* PPL_UPSERTS_H */
