@@ -14,7 +14,7 @@
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
-#include "catalog/pg_type.h"
+#include "catalog/pg_class.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "replication/logical.h"
@@ -168,15 +168,20 @@ begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 }
 
 /*
- * Replace changed toasted values, which the reorder buffer keeps in memory
- * only for the time of the callback, by their bytes.  Unchanged ones stay
- * pointers into the toast table: the mark of "unchanged".
+ * The new row with all values that are known.  Changed toasted values are kept
+ * by the reorder buffer, only for the time of the callback: their bytes are put
+ * in.  Unchanged ones are pointers into the toast table; with replica identity
+ * full they are taken from the old row, which the server logs with all of its
+ * values, else they stay pointers: the mark of "unchanged".
  */
 static HeapTuple
-flatten(HeapTuple tuple, TupleDesc desc)
+complete(HeapTuple tuple, HeapTuple old_tuple, Relation relation)
 {
+	TupleDesc	desc = RelationGetDescr(relation);
 	Datum	   *values;
 	bool	   *nulls;
+	Datum	   *old_values = NULL;
+	bool	   *old_nulls = NULL;
 	bool		any = false;
 
 	if (tuple == NULL || !HeapTupleHasExternal(tuple))
@@ -185,15 +190,27 @@ flatten(HeapTuple tuple, TupleDesc desc)
 	values = palloc(desc->natts * sizeof(Datum));
 	nulls = palloc(desc->natts * sizeof(bool));
 	heap_deform_tuple(tuple, desc, values, nulls);
+	if (old_tuple != NULL &&
+		relation->rd_rel->relreplident == REPLICA_IDENTITY_FULL)
+	{
+		old_values = palloc(desc->natts * sizeof(Datum));
+		old_nulls = palloc(desc->natts * sizeof(bool));
+		heap_deform_tuple(old_tuple, desc, old_values, old_nulls);
+	}
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 		struct varlena *value = (struct varlena *) DatumGetPointer(values[i]);
 
-		if (nulls[i] || att->attisdropped || att->attlen != -1 ||
-			!VARATT_IS_EXTERNAL_INDIRECT(value))
+		if (nulls[i] || att->attisdropped || att->attlen != -1)
 			continue;
-		values[i] = PointerGetDatum(detoast_external_attr(value));
+		if (VARATT_IS_EXTERNAL_INDIRECT(value))
+			values[i] = PointerGetDatum(detoast_external_attr(value));
+		else if (VARATT_IS_EXTERNAL_ONDISK(value) && old_values != NULL &&
+				 !old_nulls[i])
+			values[i] = old_values[i];
+		else
+			continue;
 		any = true;
 	}
 	return any ? heap_form_tuple(desc, values, nulls) : tuple;
@@ -241,9 +258,8 @@ change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 	new_tuple = change->data.tp.newtuple ? &change->data.tp.newtuple->tuple : NULL;
 	end = ppl_spool_writer_change(self.writer, kind, source->relid,
 								  source->desc, source->schema_version,
-								  self.seq,
-								  flatten(old_tuple, source->desc),
-								  flatten(new_tuple, source->desc));
+								  self.seq, old_tuple,
+								  complete(new_tuple, old_tuple, relation));
 	note_appended(source, end);
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextReset(self.change_context);
