@@ -33,10 +33,14 @@ typedef struct PplEvent
 										 * one */
 	bool		was_rejected;	/* else failed */
 	TupleDesc	desc;			/* layout of tuple */
-	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL of
-								 * a truncate */
-	HeapTuple	old_tuple;		/* of an update, as far as the replica identity
-								 * has it; NULL = its key did not change */
+	const PplSpoolSchema *schema;	/* whose desc that is; NULL of a redriven
+									 * event */
+	bool		partial;		/* truncate of partitions of the source only */
+	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL
+								 * of a truncate */
+	HeapTuple	old_tuple;		/* of an update, as far as the replica
+								 * identity has it; NULL = its key did not
+								 * change */
 } PplEvent;
 
 /* What is processed in one statement. Lives in its own memory context. */
