@@ -14,9 +14,11 @@
 #include "postgres.h"
 #include "base/compat.h"
 
+#include "access/sysattr.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -59,6 +61,8 @@ static void keep_snapshot(Snapshot snapshot);
 static void give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin);
 static FilterConsumer *want(int32 pipeline_id, Oid source, Oid owner,
 							uint16 operations, bool backlog);
+static bool *logged_columns(Relation relation);
+static bool same_schema(const PplSpoolSchema *a, const PplSpoolSchema *b);
 static void unwant(FilterConsumer *consumer);
 static void count_operations(void);
 static bool wakes(const PplConsumer *consumer, uint8 action);
@@ -203,27 +207,66 @@ ppl_filter_lookup(Oid relid)
 }
 
 /*
- * See to it that desc and schema_version are those of relation as it is under
- * the current (historic) snapshot.
+ * See to it that schema and schema_version are those of relation as it is under
+ * the current historic snapshot.
  */
 void
 ppl_filter_check_schema(PplSource *source, Relation relation)
 {
 	MemoryContext oldcontext;
+	PplSpoolSchema schema;
 
 	if (!source->stale)
 		return;
-	if (source->desc == NULL ||
-		!equalTupleDescs(source->desc, RelationGetDescr(relation)))
-	{
-		oldcontext = MemoryContextSwitchTo(self.context);
-		if (source->desc)
-			FreeTupleDesc(source->desc);
-		source->desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
-		source->schema_version++;
-		MemoryContextSwitchTo(oldcontext);
-	}
 	source->stale = false;
+	schema.relid = source->relid;
+	schema.desc = RelationGetDescr(relation);
+	schema.replident = relation->rd_rel->relreplident;
+	schema.in_old = logged_columns(relation);
+	if (same_schema(&source->schema, &schema))
+		return;
+
+	if (source->schema.desc)
+	{
+		FreeTupleDesc(source->schema.desc);
+		pfree(source->schema.in_old);
+	}
+	oldcontext = MemoryContextSwitchTo(self.context);
+	source->schema = schema;
+	source->schema.desc = CreateTupleDescCopyConstr(schema.desc);
+	source->schema.in_old = palloc(schema.desc->natts * sizeof(bool));
+	memcpy(source->schema.in_old, schema.in_old,
+		   schema.desc->natts * sizeof(bool));
+	source->schema_version++;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * Which columns does the server log of old rows?  By attribute number - 1.
+ */
+static bool *
+logged_columns(Relation relation)
+{
+	TupleDesc	desc = RelationGetDescr(relation);
+	bool	   *columns = palloc0(desc->natts * sizeof(bool));
+	Bitmapset  *key = RelationGetIdentityKeyBitmap(relation);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped)
+			continue;
+		columns[i] = relation->rd_rel->relreplident == REPLICA_IDENTITY_FULL ||
+			bms_is_member(i + 1 - FirstLowInvalidHeapAttributeNumber, key);
+	}
+	return columns;
+}
+
+static bool
+same_schema(const PplSpoolSchema *a, const PplSpoolSchema *b)
+{
+	return a->desc != NULL && equalTupleDescs(a->desc, b->desc) &&
+		a->replident == b->replident &&
+		memcmp(a->in_old, b->in_old, a->desc->natts * sizeof(bool)) == 0;
 }
 
 /*

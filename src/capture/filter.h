@@ -5,10 +5,9 @@
 #ifndef PPL_FILTER_H
 #define PPL_FILTER_H
 
-#include "access/tupdesc.h"
 #include "utils/rel.h"
 
-#include "spool/format.h"
+#include "spool/record.h"
 
 /* A relation that capture has seen or that somebody wants. */
 typedef struct PplSource
@@ -19,7 +18,7 @@ typedef struct PplSource
 	bool		touched;		/* records since the last publication */
 	bool		unfinished;		/* records of this transaction were published */
 	uint32		schema_version;
-	TupleDesc	desc;			/* columns of schema_version, or NULL */
+	PplSpoolSchema schema;		/* of schema_version; desc NULL if none */
 	PplSpoolPos last_pos;		/* end of its last record */
 } PplSource;
 

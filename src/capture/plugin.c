@@ -14,7 +14,6 @@
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
-#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "replication/logical.h"
@@ -54,6 +53,7 @@ static void startup(LogicalDecodingContext *ctx, OutputPluginOptions *options,
 static void begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn);
 static void change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 				   Relation relation, ReorderBufferChange *change);
+static void append(PplSource *source, PplSpoolChange *record);
 static void truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 							int nrelations, Relation relations[],
 							ReorderBufferChange *change);
@@ -168,15 +168,20 @@ begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 }
 
 /*
- * Replace changed toasted values, which the reorder buffer keeps in memory
- * only for the time of the callback, by their bytes.  Unchanged ones stay
- * pointers into the toast table: the mark of "unchanged".
+ * The new row with all values that are known.  Changed toasted values are kept
+ * by the reorder buffer, only for the time of the callback: their bytes are put
+ * in.  Unchanged ones are pointers into the toast table; those that the server
+ * logs with the old row, all with replica identity full, are taken from there, the
+ * others stay pointers: the mark of "unchanged".
  */
 static HeapTuple
-flatten(HeapTuple tuple, TupleDesc desc)
+complete(HeapTuple tuple, HeapTuple old_tuple, const PplSpoolSchema *schema)
 {
+	TupleDesc	desc = schema->desc;
 	Datum	   *values;
 	bool	   *nulls;
+	Datum	   *old_values = NULL;
+	bool	   *old_nulls = NULL;
 	bool		any = false;
 
 	if (tuple == NULL || !HeapTupleHasExternal(tuple))
@@ -185,15 +190,26 @@ flatten(HeapTuple tuple, TupleDesc desc)
 	values = palloc(desc->natts * sizeof(Datum));
 	nulls = palloc(desc->natts * sizeof(bool));
 	heap_deform_tuple(tuple, desc, values, nulls);
+	if (old_tuple != NULL)
+	{
+		old_values = palloc(desc->natts * sizeof(Datum));
+		old_nulls = palloc(desc->natts * sizeof(bool));
+		heap_deform_tuple(old_tuple, desc, old_values, old_nulls);
+	}
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 		struct varlena *value = (struct varlena *) DatumGetPointer(values[i]);
 
-		if (nulls[i] || att->attisdropped || att->attlen != -1 ||
-			!VARATT_IS_EXTERNAL_INDIRECT(value))
+		if (nulls[i] || att->attisdropped || att->attlen != -1)
 			continue;
-		values[i] = PointerGetDatum(detoast_external_attr(value));
+		if (VARATT_IS_EXTERNAL_INDIRECT(value))
+			values[i] = PointerGetDatum(detoast_external_attr(value));
+		else if (VARATT_IS_EXTERNAL_ONDISK(value) && old_tuple != NULL &&
+				 schema->in_old[i])
+			values[i] = old_values[i];
+		else
+			continue;
 		any = true;
 	}
 	return any ? heap_form_tuple(desc, values, nulls) : tuple;
@@ -204,11 +220,8 @@ change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 	   ReorderBufferChange *change)
 {
 	PplSource  *source;
-	PplRecordKind kind;
+	PplSpoolChange record = {.flags = 0};
 	uint16		operation;
-	HeapTuple	old_tuple;
-	HeapTuple	new_tuple;
-	PplSpoolPos end;
 	MemoryContext oldcontext;
 
 	self.seq++;
@@ -218,15 +231,15 @@ change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 	switch (change->action)
 	{
 		case REORDER_BUFFER_CHANGE_INSERT:
-			kind = PPL_REC_INSERT;
+			record.kind = PPL_REC_INSERT;
 			operation = PPL_OP_INSERT;
 			break;
 		case REORDER_BUFFER_CHANGE_UPDATE:
-			kind = PPL_REC_UPDATE;
+			record.kind = PPL_REC_UPDATE;
 			operation = PPL_OP_UPDATE;
 			break;
 		case REORDER_BUFFER_CHANGE_DELETE:
-			kind = PPL_REC_DELETE;
+			record.kind = PPL_REC_DELETE;
 			operation = PPL_OP_DELETE;
 			break;
 		default:
@@ -237,16 +250,24 @@ change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 
 	oldcontext = MemoryContextSwitchTo(self.change_context);
 	ppl_filter_check_schema(source, relation);
-	old_tuple = change->data.tp.oldtuple ? &change->data.tp.oldtuple->tuple : NULL;
-	new_tuple = change->data.tp.newtuple ? &change->data.tp.newtuple->tuple : NULL;
-	end = ppl_spool_writer_change(self.writer, kind, source->relid,
-								  source->desc, source->schema_version,
-								  self.seq,
-								  flatten(old_tuple, source->desc),
-								  flatten(new_tuple, source->desc));
-	note_appended(source, end);
+	if (change->data.tp.oldtuple)
+		record.old_tuple = &change->data.tp.oldtuple->tuple;
+	if (change->data.tp.newtuple)
+		record.new_tuple = complete(&change->data.tp.newtuple->tuple,
+									record.old_tuple, &source->schema);
+	append(source, &record);
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextReset(self.change_context);
+}
+
+/* Append a change to the spool, as an event of source. */
+static void
+append(PplSource *source, PplSpoolChange *record)
+{
+	record->seq = self.seq;
+	record->schema = &source->schema;
+	record->schema_version = source->schema_version;
+	note_appended(source, ppl_spool_writer_change(self.writer, record));
 }
 
 static void
@@ -254,20 +275,21 @@ truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 				int nrelations, Relation relations[],
 				ReorderBufferChange *change)
 {
+	MemoryContext oldcontext = MemoryContextSwitchTo(self.change_context);
+
 	for (int i = 0; i < nrelations; i++)
 	{
 		PplSource  *source = ppl_filter_lookup(RelationGetRelid(relations[i]));
+		PplSpoolChange record = {.kind = PPL_REC_TRUNCATE};
 
 		self.seq++;
 		if (source == NULL || (source->operations & PPL_OP_TRUNCATE) == 0)
 			continue;
 		ppl_filter_check_schema(source, relations[i]);
-		note_appended(source,
-					  ppl_spool_writer_change(self.writer, PPL_REC_TRUNCATE,
-											  source->relid, source->desc,
-											  source->schema_version, self.seq,
-											  NULL, NULL));
+		append(source, &record);
 	}
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(self.change_context);
 }
 
 static void

@@ -105,6 +105,7 @@ ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 	event->seq = header->seq;
 	event->txn = batch->ntxns - 1;
 	event->desc = desc;
+	event->partial = (header->flags & PPL_REC_PARTIAL) != 0;
 	if (header->kind == PPL_REC_DELETE)
 		event->tuple = copy_tuple(batch, old_tuple);
 	else
@@ -219,6 +220,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			(void) ppl_spool_reader_next(reader, end, &record);
 			ppl_batch_add_event(batch, &record.header, record.schema->desc,
 								&record.old_tuple, &record.new_tuple);
+			batch->events[batch->nevents - 1].schema = record.schema;
 			open = true;
 			full = is_full(batch, request);
 		}

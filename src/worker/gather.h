@@ -37,6 +37,9 @@ typedef struct PplEvent
 	bool		removed;		/* redriven, and what its old row produced is
 								 * gone since it failed */
 	TupleDesc	desc;			/* layout of tuple */
+	const PplSpoolSchema *schema;	/* whose desc that is; NULL of a redriven
+									 * event */
+	bool		partial;		/* truncate of partitions of the source only */
 	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL
 								 * of a truncate */
 	HeapTuple	old_tuple;		/* of an update, as far as the replica
