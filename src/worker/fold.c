@@ -246,19 +246,44 @@ source_digest(Fold *fold, const PplRow *row)
 	return ppl_digest(fold->worker->program->source_digester, values, nulls);
 }
 
-/* The row before an event: what is not known of an update did not change. */
+/*
+ * A column whose old value must be known.  The replica identity may have been
+ * another one when the event was written.
+ */
+static void
+require_old(const Fold *fold, const PplEvent *event, AttrNumber attnum)
+{
+	TupleDesc	desc = fold->worker->program->source_desc;
+
+	if (event->kind == PPL_REC_INSERT || event->schema == NULL ||
+		(attnum <= event->schema->desc->natts && event->schema->in_old[attnum - 1]))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_EXCEPTION),
+			 errmsg("the old value of column \"%s\" is not in the WAL",
+					NameStr(TupleDescAttr(desc, attnum - 1)->attname)),
+			 errdetail("The replica identity of the source did not have it when the row was changed, so it is not known which row of output \"%s\" is meant.",
+					   fold->upsert->output->name)));
+}
+
+/*
+ * The row before an event, of which at least the columns are known that tell what
+ * it produced.  What is not in the old row of an update did not change.
+ */
 static const PplRow *
 row_before(Fold *fold, const PplEvent *event)
 {
 	PplProgram *program = fold->worker->program;
 
+	for (int i = 0; i < program->source_key->ncolumns; i++)
+		require_old(fold, event, program->source_key->columns[i].attnum);
+	if (fold->upsert->derived != NULL)
+	{
+		for (int i = 0; i < fold->upsert->target->upsert->ncolumns; i++)
+			require_old(fold, event, fold->upsert->derived[i]);
+	}
 	if (event->kind == PPL_REC_UPDATE && event->old_tuple != NULL)
 		return ppl_program_old_row(program, event);
-	if (event->tuple == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_EXCEPTION),
-				 errmsg("the old row of a deleted row is not in the WAL"),
-				 errdetail("The source had no replica identity when the row was deleted.")));
 	return ppl_program_row(program, event);
 }
 
