@@ -7,6 +7,7 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "nodes/bitmapset.h"
 
 #include "spool/reader.h"
 
@@ -22,6 +23,13 @@ typedef struct PplBatchTxn
 	PplSpoolPos end_pos;		/* in the spool, when it is complete */
 } PplBatchTxn;
 
+/* Which columns of an old row mean something. */
+typedef struct PplOldColumns
+{
+	bool		whole;			/* all of them */
+	Bitmapset  *attnums;		/* else these */
+} PplOldColumns;
+
 typedef struct PplEvent
 {
 	PplRecordKind kind;
@@ -33,10 +41,13 @@ typedef struct PplEvent
 										 * one */
 	bool		was_rejected;	/* else failed */
 	TupleDesc	desc;			/* layout of tuple */
-	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL of
-								 * a truncate */
-	HeapTuple	old_tuple;		/* of an update, as far as the replica identity
-								 * has it; NULL = its key did not change */
+	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL
+								 * of a truncate */
+	HeapTuple	old_tuple;		/* of an update, as far as the replica
+								 * identity has it; NULL = its key did not
+								 * change */
+	const PplOldColumns *old_columns;	/* that the replica identity had; NULL
+										 * = those that it has today */
 } PplEvent;
 
 /* What is processed in one statement. Lives in its own memory context. */

@@ -29,6 +29,7 @@
 
 #include "base/guc.h"
 #include "catalog/adopt.h"
+#include "catalog/source.h"
 #include "worker/outcome.h"
 #include "worker/plan.h"
 #include "worker/session.h"
@@ -118,6 +119,9 @@ load_source(PplProgram *program)
 	program->source_desc = CreateTupleDescCopyConstr(RelationGetDescr(source));
 	program->row.values = palloc0(program->source_desc->natts * sizeof(Datum));
 	program->row.nulls = palloc0(program->source_desc->natts * sizeof(bool));
+	program->old_columns.whole =
+		source->rd_rel->relreplident == REPLICA_IDENTITY_FULL;
+	program->old_columns.attnums = ppl_source_identity(source);
 	if (OidIsValid(pkey))
 	{
 		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(pkey));
@@ -199,22 +203,22 @@ ppl_program_takes(const PplProgram *program, const PplEvent *event)
 }
 
 /*
- * The columns of an event under today's row type, matched by attribute number;
- * what the event does not have takes the column's missing value.  The result
+ * The columns of a tuple under today's row type, matched by attribute number;
+ * what the tuple does not have takes the column's missing value.  The result
  * is valid until the next call.  Errors: 42804 if a column changed its type.
  */
 const PplRow *
-ppl_program_row(PplProgram *program, const PplEvent *event)
+ppl_program_map(PplProgram *program, TupleDesc desc, HeapTuple tuple)
 {
 	TupleDesc	today = program->source_desc;
 	PplRow	   *row = &program->row;
-	int			natts = Min(event->desc->natts, today->natts);
+	int			natts = Min(desc->natts, today->natts);
 
-	if (event->desc->natts > today->natts)
+	if (desc->natts > today->natts)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("event has more columns than its source")));
-	heap_deform_tuple(event->tuple, event->desc, row->values, row->nulls);
+	heap_deform_tuple(tuple, desc, row->values, row->nulls);
 	for (int i = 0; i < today->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(today, i);
@@ -223,7 +227,7 @@ ppl_program_row(PplProgram *program, const PplEvent *event)
 			row->nulls[i] = true;
 		else if (i >= natts)
 			row->values[i] = getmissingattr(today, i + 1, &row->nulls[i]);
-		else if (TupleDescAttr(event->desc, i)->atttypid != att->atttypid)
+		else if (TupleDescAttr(desc, i)->atttypid != att->atttypid)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATATYPE_MISMATCH),
 					 errmsg("column \"%s\" of the source has changed its type",
@@ -231,6 +235,15 @@ ppl_program_row(PplProgram *program, const PplEvent *event)
 					 errhint("Restore the former type until the pipeline has caught up.")));
 	}
 	return row;
+}
+
+/*
+ * The row of an event under today's row type, as ppl_program_map.
+ */
+const PplRow *
+ppl_program_row(PplProgram *program, const PplEvent *event)
+{
+	return ppl_program_map(program, event->desc, event->tuple);
 }
 
 /*

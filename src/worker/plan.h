@@ -31,6 +31,8 @@ typedef struct PplProgram
 	SPIPlanPtr	large_plan;
 	SPIPlanPtr *stage_plans;	/* [k] of the first k stages, or NULL */
 	PplRow		row;			/* scratch */
+	PplOldColumns old_columns;	/* that its replica identity has today */
+	List	   *old_layouts;	/* of old.c, as they were needed */
 } PplProgram;
 
 extern void ppl_program_watch(void);
@@ -47,5 +49,7 @@ extern void ppl_program_trim_error(const PplProgram *program,
 								   ErrorData *error);
 extern bool ppl_program_takes(const PplProgram *program, const PplEvent *event);
 extern const PplRow *ppl_program_row(PplProgram *program, const PplEvent *event);
+extern const PplRow *ppl_program_map(PplProgram *program, TupleDesc desc,
+									 HeapTuple tuple);
 
 #endif							/* PPL_PLAN_H */
