@@ -247,8 +247,6 @@ SELECT pipeline.add_output('e', 'nope');
 :state
 SELECT pipeline.add_output('e', 'dst', mode => 'replace');
 :state
-SELECT pipeline.add_output('e', 'dst', mode => 'upsert');
-:state
 SELECT pipeline.add_output('e', 'dst', key => '{id}');
 :state
 SELECT pipeline.add_output('e', 'dst', isolate => true);
@@ -385,6 +383,8 @@ SELECT pipeline._mark(1, 0);
 SELECT pipeline._produced(0);
 :state
 SELECT pipeline._produced(0, 1);
+:state
+SELECT pipeline._event(1);
 :state
 SELECT pipeline._accept(NULL), pipeline._mark(NULL);
 :state

@@ -275,3 +275,9 @@ RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_produced'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pipeline._produced(int, "any") IS 'used by compiled statements: a row with this key was inserted into an output';
+
+CREATE FUNCTION pipeline._event(ordinal int)
+RETURNS pipeline.event
+AS 'MODULE_PATHNAME', 'pipeline_event'
+LANGUAGE C STABLE PARALLEL UNSAFE COST 1;
+COMMENT ON FUNCTION pipeline._event(int) IS 'used by compiled statements: what a handler sees of an event beside its row';

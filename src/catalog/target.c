@@ -140,7 +140,9 @@ check_relation(Relation rel, bool upsert)
 		if (rel->rd_rules->rules[i]->event == CMD_INSERT || upsert)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("target \"%s\" has a rule", name),
+					 rel->rd_rules->rules[i]->event == CMD_INSERT ?
+					 errmsg("target \"%s\" has a rule on INSERT", name) :
+					 errmsg("target \"%s\" of mode upsert has a rule", name),
 					 errhint("Replace the rule with a trigger.")));
 	}
 }

@@ -33,6 +33,7 @@
 #include "worker/batch.h"
 #include "worker/blame.h"
 #include "worker/deadletter.h"
+#include "worker/event.h"
 #include "worker/judge.h"
 #include "worker/outcome.h"
 #include "worker/policy.h"
@@ -439,6 +440,7 @@ run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 					  list_length(worker->program->pipeline->stages),
 					  worker->program->pipeline->lineage,
 					  small || worker->chunks++ % PPL_TIMED_SHARE == 0);
+	ppl_event_begin(worker->program, batch);
 	run_events(attempt, batch, last);
 	if (attempt->cut)
 		return;
@@ -542,6 +544,7 @@ run_probes(Attempt *attempt, const PplBatch *batch)
 	ppl_outcome_begin(batch->scratch, batch->nevents,
 					  list_length(attempt->worker->program->pipeline->stages),
 					  false, false);
+	ppl_event_begin(attempt->worker->program, batch);
 	run_events(attempt, batch, true);
 	PopActiveSnapshot();
 }

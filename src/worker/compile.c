@@ -109,7 +109,8 @@ static void emit_rows_of_scalar(Compiler *compiler, const Step *step,
 								int nsteps, int depth);
 static void emit_input(Compiler *compiler, int nsteps, const char *alias,
 					   int depth);
-static char *call(const Step *step, const char *alias);
+static char *call(const Compiler *compiler, const Step *step,
+				  const char *alias);
 static char *query_alias(const char *query);
 static char *query_text(const Step *step, const char *alias);
 static char *columns_of(const char *alias, const PplShape *shape);
@@ -487,7 +488,7 @@ emit_validate(Compiler *compiler, int number, int depth)
 	emit_input(compiler, number - 1, alias, depth);
 	if (step->handler != NULL)
 		line(compiler, depth, "WHERE pipeline._pass(%s.%s, %d, %s)", alias,
-			 compiler->ordinal, number, call(step, alias));
+			 compiler->ordinal, number, call(compiler, step, alias));
 	else
 	{
 		if (step->verdict == BOOLOID)
@@ -543,7 +544,7 @@ emit_rows(Compiler *compiler, const Step *step, int nsteps, int depth)
 		 columns_of("s", step->result));
 	emit_input(compiler, nsteps, alias, depth);
 	if (step->handler != NULL)
-		line(compiler, depth, "CROSS JOIN LATERAL %s s", call(step, alias));
+		line(compiler, depth, "CROSS JOIN LATERAL %s s", call(compiler, step, alias));
 	else
 	{
 		line(compiler, depth, "CROSS JOIN LATERAL (");
@@ -566,7 +567,7 @@ emit_rows_of_scalar(Compiler *compiler, const Step *step, int nsteps,
 		 columns_of("(r.s)", step->result));
 	line(compiler, depth, "FROM (");
 	line(compiler, depth + 1, "SELECT p.%s, %s AS s", compiler->ordinal,
-		 call(step, "p"));
+		 call(compiler, step, "p"));
 	emit_input(compiler, nsteps, "p", depth + 1);
 	line(compiler, depth + 1, "OFFSET 0");
 	line(compiler, depth, ") r");
@@ -607,10 +608,11 @@ emit_input(Compiler *compiler, int nsteps, const char *alias, int depth)
 }
 
 /*
- * The call of a handler on a row, as ROW(...) of the type it takes.
+ * The call of a handler on a row, as ROW(...) of the type it takes, and the
+ * event if it takes that, too.
  */
 static char *
-call(const Step *step, const char *alias)
+call(const Compiler *compiler, const Step *step, const char *alias)
 {
 	PplShape   *argument = ppl_shape_of_type(step->handler->argtype);
 	StringInfoData buf;
@@ -620,8 +622,12 @@ call(const Step *step, const char *alias)
 	for (int i = 0; i < argument->ncolumns; i++)
 		appendStringInfo(&buf, "%s%s.%s", i > 0 ? ", " : "", alias,
 						 quote_identifier(argument->columns[i].name));
-	appendStringInfo(&buf, ")::%s)",
+	appendStringInfo(&buf, ")::%s",
 					 format_type_be_qualified(step->handler->argtype));
+	if (step->handler->takes_event)
+		appendStringInfo(&buf, ", pipeline._event(%s.%s)", alias,
+						 compiler->ordinal);
+	appendStringInfoChar(&buf, ')');
 	return buf.data;
 }
 

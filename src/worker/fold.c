@@ -255,8 +255,8 @@ require_old(const Fold *fold, const PplEvent *event, AttrNumber attnum)
 {
 	TupleDesc	desc = fold->worker->program->source_desc;
 
-	if (event->kind == PPL_REC_INSERT || event->schema == NULL ||
-		(attnum <= event->schema->desc->natts && event->schema->in_old[attnum - 1]))
+	if (event->kind == PPL_REC_INSERT ||
+		(attnum <= event->desc->natts && event->in_old[attnum - 1]))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_EXCEPTION),
@@ -283,7 +283,7 @@ row_before(Fold *fold, const PplEvent *event)
 			require_old(fold, event, fold->upsert->derived[i]);
 	}
 	if (event->kind == PPL_REC_UPDATE && event->old_tuple != NULL)
-		return ppl_program_old_row(program, event);
+		return ppl_program_map(program, event->desc, event->old_tuple);
 	return ppl_program_row(program, event);
 }
 

@@ -220,7 +220,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			(void) ppl_spool_reader_next(reader, end, &record);
 			ppl_batch_add_event(batch, &record.header, record.schema->desc,
 								&record.old_tuple, &record.new_tuple);
-			batch->events[batch->nevents - 1].schema = record.schema;
+			batch->events[batch->nevents - 1].in_old = record.schema->in_old;
 			open = true;
 			full = is_full(batch, request);
 		}

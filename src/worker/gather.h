@@ -7,6 +7,7 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "nodes/bitmapset.h"
 
 #include "spool/reader.h"
 
@@ -37,14 +38,14 @@ typedef struct PplEvent
 	bool		removed;		/* redriven, and what its old row produced is
 								 * gone since it failed */
 	TupleDesc	desc;			/* layout of tuple */
-	const PplSpoolSchema *schema;	/* whose desc that is; NULL of a redriven
-									 * event */
 	bool		partial;		/* truncate of partitions of the source only */
 	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL
 								 * of a truncate */
 	HeapTuple	old_tuple;		/* of an update, as far as the replica
 								 * identity has it; NULL = its key did not
 								 * change */
+	const bool *in_old;			/* by attribute number in desc - 1: which
+								 * columns of an old row are known */
 } PplEvent;
 
 /* What is processed in one statement. Lives in its own memory context. */

@@ -49,6 +49,18 @@ static struct
 	instr_time *spent;			/* by stage, if this batch is timed; else NULL */
 }			self;
 
+/* The event that a fence names; an error outside a worker's statement. */
+static inline PplEventOutcome *
+event_at(int32 ordinal)
+{
+	if (unlikely(self.context == NULL || ordinal < 1 || ordinal > self.nevents))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this function belongs to the statement of a pipeline"),
+				 errhint("It can be called by the worker of a pipeline only.")));
+	return &self.events[ordinal];
+}
+
 /*
  * A batch of nevents begins; all it notes goes to context.  Keys of produced
  * rows are kept if want_keys; the time that each stage takes is measured if
@@ -128,6 +140,15 @@ PplEventOutcome *
 ppl_outcome_of(int ordinal)
 {
 	return &self.events[ordinal];
+}
+
+/*
+ * Error 55000 unless there is a batch under way with an event of this ordinal.
+ */
+void
+ppl_outcome_require(int ordinal)
+{
+	(void) event_at(ordinal);
 }
 
 PplStageTally *
@@ -226,18 +247,6 @@ ppl_outcome_end(void)
 	self.context = NULL;
 	self.events = NULL;
 	self.current = 0;
-}
-
-/* The event that a fence names; an error outside a worker's statement. */
-static inline PplEventOutcome *
-event_at(int32 ordinal)
-{
-	if (unlikely(self.context == NULL || ordinal < 1 || ordinal > self.nevents))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this function belongs to the statement of a pipeline"),
-				 errhint("It can be called by the worker of a pipeline only.")));
-	return &self.events[ordinal];
 }
 
 /* A stage goes to work on an event; the time until now was its predecessor's. */

@@ -71,6 +71,7 @@ extern void ppl_outcome_add_times(int scale);
 extern void ppl_outcome_reset(int first, int last);
 extern bool ppl_outcome_excluded(int ordinal);
 extern PplEventOutcome *ppl_outcome_of(int ordinal);
+extern void ppl_outcome_require(int ordinal);
 extern PplStageTally *ppl_outcome_tally(int stage);
 extern int	ppl_outcome_current(void);
 extern int	ppl_outcome_current_stage(void);

@@ -241,22 +241,22 @@ ppl_program_takes(const PplProgram *program, const PplEvent *event)
 }
 
 /*
- * The columns of a tuple of an event under today's row type, matched by attribute
- * number; what it does not have takes the column's missing value.  Errors: 42804
- * if a column changed its type.
+ * The columns of a tuple under today's row type, matched by attribute number;
+ * what the tuple does not have takes the column's missing value.  The result
+ * is valid until the next call.  Errors: 42804 if a column changed its type.
  */
-static const PplRow *
-convert(PplProgram *program, const PplEvent *event, HeapTuple tuple)
+const PplRow *
+ppl_program_map(PplProgram *program, TupleDesc desc, HeapTuple tuple)
 {
 	TupleDesc	today = program->source_desc;
 	PplRow	   *row = &program->row;
-	int			natts = Min(event->desc->natts, today->natts);
+	int			natts = Min(desc->natts, today->natts);
 
-	if (event->desc->natts > today->natts)
+	if (desc->natts > today->natts)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("event has more columns than its source")));
-	heap_deform_tuple(tuple, event->desc, row->values, row->nulls);
+	heap_deform_tuple(tuple, desc, row->values, row->nulls);
 	for (int i = 0; i < today->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(today, i);
@@ -265,7 +265,7 @@ convert(PplProgram *program, const PplEvent *event, HeapTuple tuple)
 			row->nulls[i] = true;
 		else if (i >= natts)
 			row->values[i] = getmissingattr(today, i + 1, &row->nulls[i]);
-		else if (TupleDescAttr(event->desc, i)->atttypid != att->atttypid)
+		else if (TupleDescAttr(desc, i)->atttypid != att->atttypid)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATATYPE_MISMATCH),
 					 errmsg("column \"%s\" of the source has changed its type",
@@ -276,22 +276,12 @@ convert(PplProgram *program, const PplEvent *event, HeapTuple tuple)
 }
 
 /*
- * The row that stages see, under today's row type; valid until the next call.
- * Errors: those of convert().
+ * The row of an event under today's row type, as ppl_program_map.
  */
 const PplRow *
 ppl_program_row(PplProgram *program, const PplEvent *event)
 {
-	return convert(program, event, event->tuple);
-}
-
-/*
- * The row before an update, as far as the replica identity has it, the same way.
- */
-const PplRow *
-ppl_program_old_row(PplProgram *program, const PplEvent *event)
-{
-	return convert(program, event, event->old_tuple);
+	return ppl_program_map(program, event->desc, event->tuple);
 }
 
 /*

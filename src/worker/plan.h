@@ -44,6 +44,7 @@ typedef struct PplProgram
 	SPIPlanPtr	large_plan;
 	SPIPlanPtr *stage_plans;	/* [k] of the first k stages, or NULL */
 	PplRow		row;			/* scratch */
+	List	   *old_layouts;	/* of old.c, as they were needed */
 } PplProgram;
 
 extern void ppl_program_watch(void);
@@ -60,8 +61,8 @@ extern void ppl_program_trim_error(const PplProgram *program,
 								   ErrorData *error);
 extern bool ppl_program_takes(const PplProgram *program, const PplEvent *event);
 extern const PplRow *ppl_program_row(PplProgram *program, const PplEvent *event);
-extern const PplRow *ppl_program_old_row(PplProgram *program,
-										 const PplEvent *event);
+extern const PplRow *ppl_program_map(PplProgram *program, TupleDesc desc,
+									 HeapTuple tuple);
 extern void ppl_program_execute(PplProgram *program, SPIPlanPtr *plan,
 								const char *sql, const char *relation,
 								TupleDesc desc, Tuplestorestate *store,

@@ -20,6 +20,7 @@
 #include "utils/lsyscache.h"
 
 #include "worker/judge.h"
+#include "worker/old.h"
 #include "worker/render.h"
 #include "worker/run.h"
 
@@ -38,6 +39,7 @@ typedef struct Restoring
 {
 	PplProgram *program;
 	Datum		row;
+	bool		partial;
 	HeapTuple	tuple;
 } Restoring;
 
@@ -141,45 +143,85 @@ render_object(void *arg)
 }
 
 /*
- * The row of an event as jsonb, in CurrentMemoryContext.  If it has none, its
- * columns as text, without those that have no text either; if there is no room
- * for that, nothing.
+ * A row as jsonb.  If it has none, its columns as text, without those that have
+ * no text either; if there is no room for that, nothing.  Then *flaw says why.
+ */
+static Datum
+render(Rendering *rendering, const char **flaw)
+{
+	ErrorData  *error = try(render_row, rendering);
+
+	if (error == NULL)
+		return rendering->result;
+	*flaw = error->message;
+	rendering->columns = palloc0(rendering->desc->natts * sizeof(JsonbValue));
+	for (int i = 0; i < rendering->desc->natts; i++)
+	{
+		rendering->column = i;
+		rendering->columns[i].type = jbvNull;
+		if (!rendering->row->nulls[i])
+			(void) try(render_column, rendering);
+	}
+	rendering->result = (Datum) 0;
+	(void) try(render_object, rendering);
+	return rendering->result;
+}
+
+/*
+ * An event as it is kept, in CurrentMemoryContext: the row that the stages see,
+ * and the old one as far as it is known.
  */
 PplRendered
-ppl_render_row(PplProgram *program, const PplEvent *event)
+ppl_render_event(PplProgram *program, const PplEvent *event)
 {
-	PplRendered rendered = {(Datum) 0, NULL};
+	PplRendered rendered = {(Datum) 0, (Datum) 0, NULL};
 	Rendering	rendering;
-	ErrorData  *error;
 
-	if (event->tuple == NULL)
-		return rendered;
 	memset(&rendering, 0, sizeof(rendering));
-	rendering.desc = program->source_desc;
-	rendering.row = ppl_program_row(program, event);
-	error = try(render_row, &rendering);
-	if (error != NULL)
+	if (ppl_program_takes(program, event))
 	{
-		rendered.flaw = error->message;
-		rendering.columns = palloc0(rendering.desc->natts * sizeof(JsonbValue));
-		for (int i = 0; i < rendering.desc->natts; i++)
-		{
-			rendering.column = i;
-			rendering.columns[i].type = jbvNull;
-			if (!rendering.row->nulls[i])
-				(void) try(render_column, &rendering);
-		}
-		rendering.result = (Datum) 0;
-		(void) try(render_object, &rendering);
+		rendering.desc = program->source_desc;
+		rendering.row = ppl_program_row(program, event);
+		rendered.row = render(&rendering, &rendered.flaw);
 	}
-	rendered.row = rendering.result;
+	rendering.row = ppl_old_row(program, event, &rendering.desc);
+	if (rendering.row != NULL)
+		rendered.old = render(&rendering, &rendered.flaw);
 	return rendered;
+}
+
+/*
+ * The old row of an event as jsonb; 0 if there is none.  Throws whatever is wrong
+ * with it.
+ */
+Datum
+ppl_render_old(PplProgram *program, const PplEvent *event)
+{
+	Rendering	rendering;
+
+	memset(&rendering, 0, sizeof(rendering));
+	rendering.row = ppl_old_row(program, event, &rendering.desc);
+	if (rendering.row != NULL)
+		render_row(&rendering);
+	return rendering.result;
+}
+
+/* What a row begins with whose other columns are left as they are. */
+static Datum
+row_of_nulls(TupleDesc desc)
+{
+	Datum	   *values = palloc0(desc->natts * sizeof(Datum));
+	bool	   *nulls = palloc(desc->natts * sizeof(bool));
+
+	memset(nulls, true, desc->natts * sizeof(bool));
+	return heap_copy_tuple_as_datum(heap_form_tuple(desc, values, nulls), desc);
 }
 
 static void
 restore_row(void *arg)
 {
 	Restoring  *restoring = arg;
+
 	LOCAL_FCINFO(fcinfo, 2);
 	Oid			type = restoring->program->source_desc->tdtypeid;
 	FmgrInfo	populate;
@@ -188,8 +230,9 @@ restore_row(void *arg)
 
 	prepare_call(&populate, F_JSONB_POPULATE_RECORD, type, type);
 	InitFunctionCallInfoData(*fcinfo, &populate, 2, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = (Datum) 0;
-	fcinfo->args[0].isnull = true;
+	fcinfo->args[0].isnull = !restoring->partial;
+	fcinfo->args[0].value = restoring->partial ?
+		row_of_nulls(restoring->program->source_desc) : (Datum) 0;
 	fcinfo->args[1].value = restoring->row;
 	fcinfo->args[1].isnull = false;
 	value = FunctionCallInvoke(fcinfo);
@@ -203,14 +246,16 @@ restore_row(void *arg)
 }
 
 /*
- * A rendered row without a flaw as a tuple of today's row type.  If it does not
- * fit, NULL and the error; without error that is thrown, which spares the
+ * A rendered row without a flaw as a tuple of today's row type; the columns that
+ * a partial one does not have are null, whatever their domains say.  If it does
+ * not fit, NULL and the error; without error that is thrown, which spares the
  * subtransaction.
  */
 HeapTuple
-ppl_render_restore(PplProgram *program, Datum row, ErrorData **error)
+ppl_render_restore(PplProgram *program, Datum row, bool partial,
+				   ErrorData **error)
 {
-	Restoring	restoring = {program, row, NULL};
+	Restoring	restoring = {program, row, partial, NULL};
 
 	if (error == NULL)
 		restore_row(&restoring);

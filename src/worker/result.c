@@ -30,7 +30,7 @@ typedef struct BatchResult
 	PplLineage *lineage;		/* NULL if none is kept */
 	PplLineageValue *key;		/* of the source, scratch */
 	FmgrInfo   *key_output;
-	PplRendered *rendered;		/* rows of new dead letters, by ordinal */
+	PplRendered *rendered;		/* of new dead letters, by ordinal */
 } BatchResult;
 
 static void settle_fate(const BatchResult *result, int ordinal);
@@ -73,7 +73,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 		settle_fate(&result, ordinal);
 		if (!redrive && ppl_policy_leaves_letter(worker, batch, ordinal))
 			result.rendered[ordinal] =
-				ppl_render_row(worker->program, &batch->events[ordinal - 1]);
+				ppl_render_event(worker->program, &batch->events[ordinal - 1]);
 		add_event(&result, ordinal);
 	}
 
