@@ -295,6 +295,9 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 {
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 
+	/* what others did since would go when it is run again: nothing passes it */
+	if (trial->batch->events[ordinal - 1].kind == PPL_REC_TRUNCATE)
+		ReThrowError(error);
 	/* it makes no rows, and what it had before cannot be removed */
 	if (outcome->fate == PPL_FATE_FAILED)
 	{

@@ -152,7 +152,10 @@ ppl_compile(const PplPipeline *pipeline, int version)
 		const Sink *sink = compiler.sinks[i];
 
 		if (!sink->output->upsert)
+		{
+			statement->has_appends = true;
 			continue;
+		}
 		statement->has_upserts = true;
 		statement->upserts[i] = ppl_compile_upsert(pipeline, sink->output,
 												   sink->target, sink->row,

@@ -54,6 +54,7 @@ typedef struct PplStatement
 	Oid		  **output_key_types;
 	PplUpsert **upserts;		/* by output; NULL of append */
 	bool		has_upserts;
+	bool		has_appends;
 	List	   *relids;			/* tables and types that the text depends on:
 								 * compile again when one is invalidated */
 } PplStatement;

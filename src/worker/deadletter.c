@@ -20,7 +20,7 @@
 #include "worker/old.h"
 #include "worker/policy.h"
 
-#define LETTER_COLUMNS		17
+#define LETTER_COLUMNS		20
 #define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
 #define LETTERS_SLICE		32	/* queued ones that are read at once */
@@ -66,10 +66,18 @@ context_of(const ErrorData *error, const PplRendered *event)
 									 "the row was not kept", event->flaw));
 }
 
+static PplSqlArg
+digest_or_null(bool any, const PplDigest *digest)
+{
+	if (!any)
+		return ppl_sql_arg_null(UUIDOID);
+	return ppl_sql_arg(UUIDOID, UUIDPGetDatum(ppl_digest_to_uuid(*digest)));
+}
+
 /* Add the dead letter of an event. */
 static void
 add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
-		   int ordinal, const PplRendered *rendered)
+		   int ordinal, const PplRendered *rendered, const PplLetterKeys *keys)
 {
 	PplPipeline *pipeline = worker->program->pipeline;
 	const PplEvent *event = &batch->events[ordinal - 1];
@@ -97,7 +105,10 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 					 worker->program->statement->outputs[outcome->output]->name :
 					 NULL),
 		text_or_null(rendered->flaw),
-		jsonb_or_null(rendered->old)
+		jsonb_or_null(rendered->old),
+		digest_or_null(keys && keys->has_row, keys ? &keys->row : NULL),
+		digest_or_null(keys && keys->owes_removal, keys ? &keys->removal : NULL),
+		ppl_sql_arg_bool(keys && keys->superseded)
 	};
 
 	for (int i = 0; i < LETTER_COLUMNS; i++)
@@ -123,14 +134,17 @@ write_letters(Letters *letters, PplWorker *worker)
 	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
 					   " (pipeline_id, version, source, stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
-					   "  committed_at, attempts, output, flaw, old_event)"
+					   "  committed_at, attempts, output, flaw, old_event,"
+					   "  source_digest, removal_digest, superseded)"
 					   " SELECT $1, $2, $3, l.* FROM ROWS FROM (pg_catalog.unnest($4),"
 					   "  pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),"
 					   "  pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
 					   "  pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13),"
 					   "  pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16),"
 					   "  pg_catalog.unnest($17), pg_catalog.unnest($18),"
-					   "  pg_catalog.unnest($19), pg_catalog.unnest($20)) AS l"
+					   "  pg_catalog.unnest($19), pg_catalog.unnest($20),"
+					   "  pg_catalog.unnest($21), pg_catalog.unnest($22),"
+					   "  pg_catalog.unnest($23)) AS l"
 					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
 					   "  version = excluded.version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
@@ -138,6 +152,7 @@ write_letters(Letters *letters, PplWorker *worker)
 					   "  detail = excluded.detail, context = excluded.context,"
 					   "  failed_at = excluded.failed_at, attempts = excluded.attempts,"
 					   "  output = excluded.output,"
+					   "  removal_digest = excluded.removal_digest,"
 					   "  state = 'open', queued = false",
 					   lengthof(args), args);
 	letters->count = 0;
@@ -146,11 +161,11 @@ write_letters(Letters *letters, PplWorker *worker)
 
 /*
  * Store the dead letters of a batch.  rendered has the row of each new one by
- * ordinal; those of old ones are kept as they are.
+ * ordinal; those of old ones are kept as they are.  keys, by ordinal, or NULL.
  */
 void
 ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
-					 const PplRendered *rendered)
+					 const PplRendered *rendered, const PplLetterKeys *keys)
 {
 	Letters    *letters = NULL;
 
@@ -160,7 +175,8 @@ ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
 			continue;
 		if (letters == NULL)
 			letters = palloc0(sizeof(*letters));
-		add_letter(letters, worker, batch, ordinal, &rendered[ordinal]);
+		add_letter(letters, worker, batch, ordinal, &rendered[ordinal],
+				   keys ? &keys[ordinal] : NULL);
 		if (letters->count == LETTERS_MAX || letters->bytes > LETTERS_MAX_BYTES)
 			write_letters(letters, worker);
 	}
@@ -194,7 +210,7 @@ typedef struct Restored
 	HeapTuple	row;			/* new one of an insert or update */
 	HeapTuple	old;			/* of an update or delete */
 	bool	   *in_old;
-}			Restored;
+} Restored;
 
 /* Columns of a queued dead letter. */
 enum
@@ -210,7 +226,9 @@ enum
 	QUEUED_ATTEMPTS,
 	QUEUED_FLAW,
 	QUEUED_OPERATION,
-	QUEUED_OLD_EVENT
+	QUEUED_OLD_EVENT,
+	QUEUED_SUPERSEDED,
+	QUEUED_OWES_REMOVAL
 };
 
 /* A row that it has, or 0. */
@@ -237,7 +255,7 @@ restore_row(PplWorker *worker, Datum row, bool partial, ErrorData **error)
  */
 static bool
 restore(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters, int64 i,
-		bool careful, Restored * restored)
+		bool careful, Restored *restored)
 {
 	Datum		row = jsonb_of(letters, i, QUEUED_EVENT);
 	Datum		old = jsonb_of(letters, i, QUEUED_OLD_EVENT);
@@ -284,7 +302,7 @@ restore(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters, int64 i
 /* Put a dead letter into a batch. */
 static void
 add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
-		   int64 i, const Restored * restored)
+		   int64 i, const Restored *restored)
 {
 	PplRecordHeader header;
 	PplEvent   *event;
@@ -301,6 +319,8 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 
 	event = &batch->events[batch->nevents - 1];
 	event->in_old = restored->in_old;
+	event->superseded = ppl_sql_bool(letters, i, QUEUED_SUPERSEDED);
+	event->removed = !ppl_sql_bool(letters, i, QUEUED_OWES_REMOVAL);
 	event->dead_letter_id = DatumGetInt64(ppl_sql_value(letters, i, QUEUED_ID));
 	event->dead_letter_version = ppl_sql_int(letters, i, QUEUED_VERSION);
 	event->was_rejected =
@@ -322,7 +342,8 @@ read_queued(PplWorker *worker, PplPosition after, int limit)
 	};
 
 	return ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
-					   " committed_at, attempts, flaw, operation, old_event"
+					   " committed_at, attempts, flaw, operation, old_event,"
+					   " superseded, removal_digest IS NOT NULL"
 					   " FROM " PPL_DEAD_LETTERS
 					   " WHERE pipeline_id = $1 AND queued"
 					   " AND (commit_lsn, seq) > ($2, $3)"

@@ -25,6 +25,7 @@
 
 #include "worker/fold.h"
 #include "worker/outcome.h"
+#include "worker/source_row.h"
 
 /* What is done to a key: a put, or a removal. */
 typedef struct Change
@@ -231,60 +232,18 @@ take_derived(Fold *fold, int ordinal, const PplRow *row)
 			  key, nulls);
 }
 
-static PplDigest
-source_digest(Fold *fold, const PplRow *row)
-{
-	const PplKey *key = fold->worker->program->source_key;
-	Datum		values[INDEX_MAX_KEYS];
-	bool		nulls[INDEX_MAX_KEYS];
-
-	for (int i = 0; i < key->ncolumns; i++)
-	{
-		values[i] = row->values[key->columns[i].attnum - 1];
-		nulls[i] = row->nulls[key->columns[i].attnum - 1];
-	}
-	return ppl_digest(fold->worker->program->source_digester, values, nulls);
-}
-
-/*
- * A column whose old value must be known.  The replica identity may have been
- * another one when the event was written.
- */
-static void
-require_old(const Fold *fold, const PplEvent *event, AttrNumber attnum)
-{
-	TupleDesc	desc = fold->worker->program->source_desc;
-
-	if (event->kind == PPL_REC_INSERT ||
-		(attnum <= event->desc->natts && event->in_old[attnum - 1]))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_DATA_EXCEPTION),
-			 errmsg("the old value of column \"%s\" is not in the WAL",
-					NameStr(TupleDescAttr(desc, attnum - 1)->attname)),
-			 errdetail("The replica identity of the source did not have it when the row was changed, so it is not known which row of output \"%s\" is meant.",
-					   fold->upsert->output->name)));
-}
-
 /*
  * The row before an event, of which at least the columns are known that tell what
- * it produced.  What is not in the old row of an update did not change.
+ * it produced.
  */
 static const PplRow *
 row_before(Fold *fold, const PplEvent *event)
 {
 	PplProgram *program = fold->worker->program;
 
-	for (int i = 0; i < program->source_key->ncolumns; i++)
-		require_old(fold, event, program->source_key->columns[i].attnum);
-	if (fold->upsert->derived != NULL)
-	{
-		for (int i = 0; i < fold->upsert->target->upsert->ncolumns; i++)
-			require_old(fold, event, fold->upsert->derived[i]);
-	}
-	if (event->kind == PPL_REC_UPDATE && event->old_tuple != NULL)
-		return ppl_program_map(program, event->desc, event->old_tuple);
-	return ppl_program_row(program, event);
+	for (int i = 0; i < fold->upsert->target->upsert->ncolumns; i++)
+		ppl_source_row_require(program, event, fold->upsert->derived[i]);
+	return ppl_source_row_before(program, event);
 }
 
 /* Is there anything to be taken away because of this event? */
@@ -364,13 +323,9 @@ load_kept(Fold *fold, int first, int last, PplDigest *before, PplDigest *after)
 		if (!takes_part(fold->batch, ordinal))
 			continue;
 		ppl_outcome_to_output(ordinal, fold->output);
-		before[ordinal - first] = source_digest(fold, row_before(fold, event));
-		after[ordinal - first] = before[ordinal - first];
+		ppl_source_row_digests(fold->worker->program, event,
+							   &before[ordinal - first], &after[ordinal - first]);
 		sources[nsources++] = before[ordinal - first];
-		if (event->kind != PPL_REC_UPDATE || event->old_tuple == NULL)
-			continue;
-		after[ordinal - first] =
-			source_digest(fold, ppl_program_row(fold->worker->program, event));
 		sources[nsources++] = after[ordinal - first];
 	}
 
@@ -468,7 +423,7 @@ fold_kept(Fold *fold, int first, int last, PplPut *puts, int nputs)
 		int			number = 0;
 
 		ppl_outcome_to_output(ordinal, fold->output);
-		if (part)
+		if (part && !fold->batch->events[ordinal - 1].removed)
 			take_kept(fold, ordinal, before[ordinal - first]);
 		for (; put < nputs && puts[put].ordinal == ordinal; put++)
 		{

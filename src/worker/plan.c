@@ -237,6 +237,8 @@ ppl_program_free(PplProgram *program)
 bool
 ppl_program_takes(const PplProgram *program, const PplEvent *event)
 {
+	if (event->superseded && !program->statement->has_appends)
+		return false;
 	return event->kind == PPL_REC_INSERT || event->kind == PPL_REC_UPDATE;
 }
 

@@ -18,6 +18,7 @@
 #include "worker/outcome.h"
 #include "worker/policy.h"
 #include "worker/result.h"
+#include "worker/supersede.h"
 
 /* What is made of one batch. */
 typedef struct BatchResult
@@ -52,6 +53,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 	PplStatement *statement = worker->program->statement;
 	MemoryContext oldcontext = MemoryContextSwitchTo(batch->scratch);
 	BatchResult result;
+	PplLetterKeys *keys;
 	int64		batch_id;
 
 	memset(&result, 0, sizeof(result));
@@ -77,8 +79,10 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 		add_event(&result, ordinal);
 	}
 
+	keys = ppl_supersede_letters(worker, batch, redrive);
+
 	/* From here on everything is ours. */
-	ppl_deadletter_store(worker, batch, result.rendered);
+	ppl_deadletter_store(worker, batch, result.rendered, keys);
 	if (result.lineage)
 		result.record.lineage = ppl_lineage_finish(result.lineage);
 	batch_id = ppl_checkpoint_record(&result.record);
@@ -327,7 +331,8 @@ add_event(BatchResult *result, int ordinal)
 		ppl_lineage_event(result->lineage, event->seq, event->kind, attempts,
 						  source_key(result, event),
 						  outcome->fate == PPL_FATE_FAILED ?
-						  outcome->error->message : outcome->reason);
+						  outcome->error->message : event->superseded ?
+						  "superseded" : outcome->reason);
 	}
 
 	for (int i = 0; i < result->noutputs; i++)
