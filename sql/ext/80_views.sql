@@ -272,7 +272,8 @@ SELECT d.id,
 	d.attempts,
 	d.state,
 	d.queued,
-	d.output
+	d.output,
+	d.superseded
 FROM _pipeline.dead_letters d
 	JOIN _pipeline.pipelines p ON p.pipeline_id = d.pipeline_id
 WHERE _pipeline.may_see_payload(p.owner);

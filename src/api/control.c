@@ -74,6 +74,7 @@ pipeline_start(PG_FUNCTION_ARGS)
 	if (!pipeline->born || skip_to_now)
 	{
 		give_birth(pipeline, db->slot_lsn);
+		ppl_upserts_begin_anew(pipeline);
 		emit(pipeline, PPL_CONTROL_BIRTH);
 
 		/* the word of these may be in the gap, or in another server's WAL */
