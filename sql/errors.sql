@@ -386,6 +386,8 @@ SELECT pipeline._produced(0, 1);
 :state
 SELECT pipeline._event(1);
 :state
+SELECT pipeline._wants(1, 0);
+:state
 SELECT pipeline._accept(NULL), pipeline._mark(NULL);
 :state
 

@@ -93,6 +93,21 @@ ALTER TABLE three ADD added int DEFAULT 7;
 UPDATE three SET n = n + 1 WHERE id = 1;
 SELECT pipeline.wait_for('ev');
 SELECT * FROM seen ORDER BY id, old->>'n';
+-- what counts is the replica identity at the time of the change
+TRUNCATE seen;
+SELECT pipeline.stop('ev');
+UPDATE three SET n = n + 1 WHERE id = 1;
+BEGIN;
+UPDATE three SET n = n + 1 WHERE id = 1;
+ALTER TABLE three REPLICA IDENTITY DEFAULT;
+UPDATE three SET n = n + 1 WHERE id = 1;
+COMMIT;
+ALTER TABLE three REPLICA IDENTITY USING INDEX three_code_key;
+UPDATE three SET n = n + 1 WHERE id = 1;
+ALTER TABLE three REPLICA IDENTITY DEFAULT;
+SELECT pipeline.start('ev');
+SELECT pipeline.wait_for('ev');
+SELECT * FROM seen ORDER BY old->>'n', old;
 SELECT pipeline.drop_pipeline('ev');
 
 -- An old row that has no jsonb is an error of its event.

@@ -264,6 +264,12 @@ AS 'MODULE_PATHNAME', 'pipeline_removed'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
 COMMENT ON FUNCTION pipeline._removed(int, "any") IS 'used by compiled statements: a row with this key was removed from an output';
 
+CREATE FUNCTION pipeline._wants(ordinal int, output int)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_wants'
+LANGUAGE C STABLE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
+COMMENT ON FUNCTION pipeline._wants(int, int) IS 'used by compiled statements: does this output take this event?';
+
 CREATE FUNCTION pipeline._produced(output int)
 RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_produced'

@@ -35,9 +35,8 @@
 #include "api/check.h"
 #include "catalog/handler.h"
 #include "catalog/names.h"
-#include "catalog/shape.h"
 #include "catalog/sql.h"
-#include "catalog/target.h"
+#include "worker/compile.h"
 
 static bool has_privilege(const char *sql, Oid owner, Oid object);
 static Relation open_relation(Oid relid, const char *role_of_it,
@@ -45,6 +44,7 @@ static Relation open_relation(Oid relid, const char *role_of_it,
 static void refuse_kind(Relation rel, const char *role_of_it,
 						const char *current, const char *needed,
 						const char *hint) pg_attribute_noreturn();
+static void refuse_other_sources(Relation rel);
 static char *qualified_name(Relation rel);
 static const char *quoted_role(Oid owner);
 static void require_schema(Relation rel, Oid owner);
@@ -172,9 +172,7 @@ ppl_check_source(Oid relid, Oid owner)
 						RelationGetRelationName(rel)),
 				 errdetail("A source is an ordinary table for now."),
 				 errhint("Declare a pipeline for each partition.")));
-	if (rel->rd_rel->relkind != RELKIND_RELATION)
-		refuse_kind(rel, "source", "no table", "an ordinary table",
-					"Name the table that the rows are inserted into.");
+	refuse_other_sources(rel);
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
 		refuse_kind(rel, "source", "unlogged", "a logged table, whose rows are in the WAL",
 					psprintf("ALTER TABLE %s SET LOGGED;", qualified_name(rel)));
@@ -191,6 +189,33 @@ ppl_check_source(Oid relid, Oid owner)
 				 errdetail("A pipeline sees every row of its source, so its owner must not be subject to row security there."),
 				 errhint("ALTER ROLE %s BYPASSRLS;", quoted_role(owner))));
 	relation_close(rel, NoLock);
+}
+
+/* Only the rows of tables are in the log. */
+static void
+refuse_other_sources(Relation rel)
+{
+	const char *needed = "an ordinary table";
+
+	switch (rel->rd_rel->relkind)
+	{
+		case RELKIND_RELATION:
+			return;
+		case RELKIND_VIEW:
+			refuse_kind(rel, "source", "a view", needed,
+						"A view has no rows of its own: name the table that they are in, and look up the rest in a stage.");
+		case RELKIND_MATVIEW:
+			refuse_kind(rel, "source", "a materialized view", needed,
+						"A refresh replaces it as a whole and is no event: name the table that its rows come from.");
+		case RELKIND_FOREIGN_TABLE:
+			refuse_kind(rel, "source", "a foreign table", needed,
+						"Its rows are not in the log of this server: declare the pipeline where they are.");
+		case RELKIND_SEQUENCE:
+			refuse_kind(rel, "source", "a sequence", needed,
+						"A sequence has no rows: name the table that uses its values.");
+	}
+	refuse_kind(rel, "source", "no table", needed,
+				"Name the table that the rows are inserted into.");
 }
 
 /*
@@ -378,22 +403,14 @@ ppl_check_circle(const PplPipeline *pipeline, Oid target)
 }
 
 /*
- * Do the stages and outputs of a definition still fit together, and its
- * outputs their targets?  Errors: those of the checks in catalog.
+ * Do the stages and outputs of a definition still fit together, its outputs
+ * their targets, and the source what is asked of it?  Errors: those of compiling
+ * it.
  */
 void
 ppl_check_chain(const PplPipeline *pipeline)
 {
-	PplShape   *rows = ppl_shape_after_stages(pipeline);
-	ListCell   *lc;
-
-	foreach(lc, pipeline->outputs)
-	{
-		PplOutput  *output = lfirst(lc);
-		PplShape   *shaped = ppl_shape_after_transform(pipeline, rows, output);
-
-		(void) ppl_target_resolve(pipeline, shaped, output);
-	}
+	ppl_compile_check(pipeline);
 }
 
 /*

@@ -32,10 +32,13 @@
 #include "base/event.h"
 #include "base/control.h"
 #include "catalog/names.h"
+#include "catalog/source.h"
 #include "catalog/sql.h"
 
 #define MAX_NAME_BYTES 1024
 #define MAX_TIMEOUT_DAYS 24		/* in milliseconds it must fit an int */
+
+static const char *const operation_words[] = {"insert", "update", "delete", "truncate"};
 
 PPL_FUNCTION(pipeline_create_pipeline);
 PPL_FUNCTION(pipeline_add_stage);
@@ -49,7 +52,8 @@ static void check_word(const char *what, const char *word, int nwords,
 					   const char *const *words);
 static void refuse_yet(const char *what, const char *current,
 					   const char *needed) pg_attribute_noreturn();
-static void check_operations(List *operations);
+static uint16 check_operations(List *words);
+static PplSqlArg operations_arg(uint16 operations);
 static void check_columns(Oid relid, List *columns);
 static void check_positive(const char *what, int value);
 static void check_stage_options(FunctionCallInfo fcinfo);
@@ -84,7 +88,8 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 
 	check_name("pipeline", name);
 	ppl_args_require(fcinfo, 2, "operations");
-	check_operations(ppl_args_text_array(fcinfo, 2, "operations"));
+	pipeline.operations =
+		check_operations(ppl_args_text_array(fcinfo, 2, "operations"));
 	check_word("consistency", consistency, lengthof(consistencies), consistencies);
 	if (strcmp(consistency, "strong") != 0)
 		refuse_yet("consistency", consistency, "strong");
@@ -93,6 +98,7 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 	if (workers > 1)
 		refuse_yet("workers", psprintf("%d", workers), "1");
 	ppl_check_source(source, GetUserId());
+	ppl_source_check(source, pipeline.operations, false);
 	check_columns(source, ppl_args_text_array(fcinfo, 4, "partition_by"));
 
 	{
@@ -100,7 +106,7 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(name),
 			ppl_sql_arg(OIDOID, ObjectIdGetDatum(GetUserId())),
 			ppl_sql_arg(OIDOID, ObjectIdGetDatum(source)),
-			text_array_arg(fcinfo, 2),
+			operations_arg(pipeline.operations),
 			ppl_sql_arg_text(consistency),
 			text_array_arg(fcinfo, 4),
 			ppl_sql_arg_int(workers),
@@ -178,19 +184,40 @@ refuse_yet(const char *what, const char *current, const char *needed)
 			 errhint("Use %s %s.", what, needed)));
 }
 
-static void
-check_operations(List *operations)
+/* The bits for some words; one that comes twice is no error. */
+static uint16
+check_operations(List *words)
 {
-	static const char *const words[] = {"insert", "update", "delete", "truncate"};
+	uint16		operations = 0;
 	ListCell   *lc;
 
-	if (operations == NIL)
+	if (words == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("operations must not be empty"),
 				 errhint("Use operations => '{insert}'.")));
-	foreach(lc, operations)
-		check_word("operation", lfirst(lc), lengthof(words), words);
+	foreach(lc, words)
+	{
+		check_word("operation", lfirst(lc), lengthof(operation_words),
+				   operation_words);
+		operations |= ppl_definition_operation(lfirst(lc));
+	}
+	return operations;
+}
+
+/* Each word once, in one order. */
+static PplSqlArg
+operations_arg(uint16 operations)
+{
+	PplSqlArg	words[lengthof(operation_words)];
+	int			n = 0;
+
+	for (int i = 0; i < lengthof(operation_words); i++)
+	{
+		if (operations & ppl_definition_operation(operation_words[i]))
+			words[n++] = ppl_sql_arg_text(operation_words[i]);
+	}
+	return ppl_sql_arg_array(words, n);
 }
 
 static void

@@ -57,6 +57,15 @@ ppl_key_of_source(Relation source)
 }
 
 /*
+ * Could an index of a source be its replica identity?
+ */
+bool
+ppl_key_is_index(Relation rel, Relation index)
+{
+	return is_key(rel, index, NIL, false);
+}
+
+/*
  * The columns of an upsert: these, in any order, or those of the primary key if
  * columns is NIL.  NULL if no unique index is made for them.
  */

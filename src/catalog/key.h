@@ -25,6 +25,7 @@ typedef struct PplKey
 } PplKey;
 
 extern PplKey *ppl_key_of_source(Relation source);
+extern bool ppl_key_is_index(Relation rel, Relation index);
 extern PplKey *ppl_key_of_target(Relation target, List *columns);
 extern const PplKeyColumn *ppl_key_column(const PplKey *key, const char *name);
 

@@ -5,9 +5,6 @@
 #ifndef PPL_SOURCE_H
 #define PPL_SOURCE_H
 
-#include "nodes/bitmapset.h"
-#include "utils/relcache.h"
-
-extern Bitmapset *ppl_source_identity(Relation rel);
+extern void ppl_source_check(Oid relid, uint16 operations, bool whole);
 
 #endif							/* PPL_SOURCE_H */

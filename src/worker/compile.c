@@ -14,6 +14,7 @@
  *	_accept(ordinal)				the event enters the statement
  *	_pass(ordinal, stage, verdict)	a validation judged it
  *	_reach(ordinal, stage)			an enrichment or transform made a row of it
+ *	_wants(ordinal, output)			is it of a delete that this output leaves out?
  *	_mark(ordinal, output)			the row goes to this output, at the last one
  *									straight into its target
  *	_produced(output, key...)		it is there
@@ -41,9 +42,11 @@
 #include "utils/formatting.h"
 #include "utils/lsyscache.h"
 
+#include "base/event.h"
 #include "catalog/handler.h"
 #include "catalog/query.h"
 #include "catalog/shape.h"
+#include "catalog/source.h"
 #include "catalog/target.h"
 #include "worker/compile.h"
 #include "worker/compile_upsert.h"
@@ -68,6 +71,7 @@ typedef struct Sink
 	Step	   *transform;		/* or NULL */
 	PplShape   *row;
 	PplTarget  *target;
+	bool		takes_deletes;	/* old rows of deletes go there, too */
 } Sink;
 
 typedef struct Compiler
@@ -81,11 +85,14 @@ typedef struct Compiler
 	char	   *ordinal;		/* quoted */
 	int			sink;			/* whose transform is written now, or -1 */
 	bool		shared;			/* do several outputs read the chain as a CTE? */
+	bool		takes_deletes;	/* does any output take rows of deletes? */
 	StringInfoData sql;
 } Compiler;
 
 static void collect(Compiler *compiler, const PplPipeline *pipeline,
 					int version);
+static bool takes_deletes(const Compiler *compiler,
+						  const PplPipeline *pipeline, const Sink *sink);
 static Step *make_step(const PplPipeline *pipeline, const PplStage *stage,
 					   const char *signature);
 static char *choose_ordinal(const Compiler *compiler);
@@ -98,6 +105,7 @@ static List *add_step_dependencies(List *relids, const Step *step);
 static void emit_statement(Compiler *compiler);
 static void emit_sink(Compiler *compiler, int number, int depth);
 static void emit_sink_input(Compiler *compiler, int number, int depth);
+static char *wanted(const Compiler *compiler, const char *alias, int number);
 static char *key_arguments(const PplTarget *target);
 static void emit_chain(Compiler *compiler, int nsteps, int depth);
 static void emit_batch(Compiler *compiler, int depth);
@@ -165,6 +173,18 @@ ppl_compile(const PplPipeline *pipeline, int version)
 }
 
 /*
+ * Check that a definition could be compiled, but for what outputs of mode upsert
+ * need to know of old rows.
+ */
+void
+ppl_compile_check(const PplPipeline *pipeline)
+{
+	Compiler	compiler = {0};
+
+	collect(&compiler, pipeline, pipeline->version);
+}
+
+/*
  * Check the definition against its objects, and keep what was found.
  */
 static void
@@ -180,10 +200,12 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 	foreach(lc, pipeline->stages)
 	{
 		const PplStage *stage = lfirst(lc);
+		PplShape   *rows = ppl_shape_after_stage(pipeline, compiler->last,
+												 stage);
 		Step	   *step = make_step(pipeline, stage, stage->handler);
 
 		step->input = compiler->last;
-		step->result = ppl_shape_after_stage(pipeline, step->input, stage);
+		step->result = rows;
 		if (stage->kind == PPL_STAGE_VALIDATE && step->handler == NULL)
 			step->verdict =
 				ppl_query_shape(pipeline, step->input, stage)->columns[0].type;
@@ -212,8 +234,32 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 		}
 		sink->row = row;
 		sink->target = ppl_target_resolve(pipeline, row, output);
+		sink->takes_deletes = takes_deletes(compiler, pipeline, sink);
+		compiler->takes_deletes |= sink->takes_deletes;
 		compiler->sinks[compiler->nsinks++] = sink;
 	}
+	ppl_source_check(pipeline->source, pipeline->operations,
+					 compiler->takes_deletes);
+}
+
+/*
+ * Do old rows of deletes go to an output?  To one that appends, if a handler on
+ * the way there can tell them from others, since it takes the event.
+ */
+static bool
+takes_deletes(const Compiler *compiler, const PplPipeline *pipeline,
+			  const Sink *sink)
+{
+	if ((pipeline->operations & PPL_OP_DELETE) == 0 || sink->output->upsert)
+		return false;
+	for (int i = 0; i < compiler->nsteps; i++)
+	{
+		const PplHandler *handler = compiler->steps[i]->handler;
+
+		if (handler != NULL && handler->takes_event)
+			return true;
+	}
+	return sink->transform != NULL && sink->transform->handler->takes_event;
 }
 
 static Step *
@@ -286,6 +332,8 @@ describe(const Compiler *compiler, PplStatement *statement,
 
 	statement->noutputs = n;
 	statement->outputs = palloc(mul_size(n + 1, sizeof(PplOutput *)));
+	statement->takes_deletes = compiler->takes_deletes;
+	statement->output_takes_deletes = palloc(mul_size(n + 1, sizeof(bool)));
 	statement->output_nkeys = palloc(mul_size(n + 1, sizeof(int)));
 	statement->output_keys = palloc(mul_size(n + 1, sizeof(char **)));
 	statement->output_key_types = palloc(mul_size(n + 1, sizeof(Oid *)));
@@ -294,6 +342,7 @@ describe(const Compiler *compiler, PplStatement *statement,
 		const Sink *sink = compiler->sinks[i];
 
 		statement->outputs[i] = sink->output;
+		statement->output_takes_deletes[i] = sink->takes_deletes;
 		statement->output_nkeys[i] = sink->target->nkeys;
 		statement->output_keys[i] = sink->target->keys;
 		statement->output_key_types[i] = sink->target->key_types;
@@ -388,7 +437,8 @@ emit_sink(Compiler *compiler, int number, int depth)
 	{
 		line(compiler, depth, "SELECT");
 		emit_sink_input(compiler, number, depth);
-		line(compiler, depth, "WHERE pipeline._put(x.%s, %d, %s)",
+		line(compiler, depth, "WHERE %spipeline._put(x.%s, %d, %s)",
+			 sink->transform == NULL ? wanted(compiler, "x", number) : "",
 			 compiler->ordinal, number, ppl_compile_put_row(target, "x"));
 		return;
 	}
@@ -412,8 +462,9 @@ emit_sink(Compiler *compiler, int number, int depth)
 		line(compiler, depth, "OVERRIDING SYSTEM VALUE");
 	line(compiler, depth, "SELECT%s", values.data);
 	emit_sink_input(compiler, number, depth);
-	line(compiler, depth, "WHERE pipeline._mark(x.%s, %d)", compiler->ordinal,
-		 number);
+	line(compiler, depth, "WHERE %spipeline._mark(x.%s, %d)",
+		 sink->transform == NULL ? wanted(compiler, "x", number) : "",
+		 compiler->ordinal, number);
 	line(compiler, depth, "RETURNING pipeline._produced(%d%s)", number,
 		 key_arguments(target));
 }
@@ -434,6 +485,19 @@ emit_sink_input(Compiler *compiler, int number, int depth)
 	emit_rows(compiler, sink->transform, compiler->nsteps, depth + 1);
 	compiler->sink = -1;
 	line(compiler, depth, ") x");
+}
+
+/*
+ * The rows for an output, but for those of deletes that it does not take.  Asked
+ * at the first fence that is the output's own.
+ */
+static char *
+wanted(const Compiler *compiler, const char *alias, int number)
+{
+	if (!compiler->takes_deletes || compiler->sinks[number]->takes_deletes)
+		return "";
+	return psprintf("pipeline._wants(%s.%s, %d) AND ", alias,
+					compiler->ordinal, number);
 }
 
 static char *
@@ -594,8 +658,8 @@ emit_input(Compiler *compiler, int nsteps, const char *alias, int depth)
 		line(compiler, depth + 1, "SELECT i.%s%s", compiler->ordinal,
 			 columns_of("i", compiler->last));
 		emit_input(compiler, nsteps, "i", depth + 1);
-		line(compiler, depth + 1, "WHERE pipeline._mark(i.%s, %d)",
-			 compiler->ordinal, sink);
+		line(compiler, depth + 1, "WHERE %spipeline._mark(i.%s, %d)",
+			 wanted(compiler, "i", sink), compiler->ordinal, sink);
 		line(compiler, depth + 1, "OFFSET 0");
 		line(compiler, depth, ") %s", alias);
 		return;

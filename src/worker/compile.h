@@ -49,6 +49,8 @@ typedef struct PplStatement
 	TupleDesc	batch_desc;		/* ordinal int4, then the source's columns */
 	int			noutputs;
 	PplOutput **outputs;		/* number i of _produced() is outputs[i] */
+	bool	   *output_takes_deletes;	/* do old rows of deletes go to it? */
+	bool		takes_deletes;	/* to any output? */
 	int		   *output_nkeys;	/* key columns of each, 0 = no key */
 	char	 ***output_keys;	/* their names */
 	Oid		  **output_key_types;
@@ -66,5 +68,6 @@ typedef struct PplStatement
  * objects is an error with a hint.
  */
 extern PplStatement *ppl_compile(const PplPipeline *pipeline, int version);
+extern void ppl_compile_check(const PplPipeline *pipeline);
 
 #endif							/* PPL_COMPILE_H */

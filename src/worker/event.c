@@ -25,6 +25,7 @@
 #include "worker/render.h"
 
 PPL_FUNCTION(pipeline_event);
+PPL_FUNCTION(pipeline_wants);
 
 #define EVENT_COLUMNS 7
 
@@ -155,4 +156,23 @@ pipeline_event(PG_FUNCTION_ARGS)
 		MemoryContextSwitchTo(oldcontext);
 	}
 	PG_RETURN_DATUM(datumCopy(self.value, false, -1));
+}
+
+/*
+ * pipeline._wants(ordinal, output): not if it is a delete, and no handler on the
+ * way to this output can tell.
+ */
+Datum
+pipeline_wants(PG_FUNCTION_ARGS)
+{
+	int32		ordinal = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT32(0);
+	int32		output = PG_ARGISNULL(1) ? -1 : PG_GETARG_INT32(1);
+	const PplStatement *statement;
+
+	ppl_outcome_require(ordinal);
+	statement = self.program->statement;
+	if (output < 0 || output >= statement->noutputs)
+		elog(ERROR, "output %d is out of range", output);
+	PG_RETURN_BOOL(self.batch->events[ordinal - 1].kind != PPL_REC_DELETE ||
+				   statement->output_takes_deletes[output]);
 }

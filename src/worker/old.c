@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "worker/old.h"
@@ -24,7 +25,7 @@ typedef struct Layout
 	TupleDesc	desc;			/* of a record with these */
 	AttrNumber *attnums;		/* that they have in the source */
 	PplRow		row;			/* scratch */
-}			Layout;
+} Layout;
 
 /*
  * Is a column of the source known in the old row of an event?  One that it did not
@@ -123,17 +124,34 @@ ppl_old_row(PplProgram *program, const PplEvent *event, TupleDesc *desc)
 }
 
 /*
- * Are all columns of the old row of an event known?
+ * Are all columns of the old row of a delete known?
  */
 bool
 ppl_old_is_whole(const PplProgram *program, const PplEvent *event)
 {
+	if (event->tuple == NULL)
+		return false;
 	for (int i = 0; i < event->desc->natts; i++)
 	{
 		if (!TupleDescAttr(event->desc, i)->attisdropped && !event->in_old[i])
 			return false;
 	}
 	return true;
+}
+
+/*
+ * Stages run over the old row of a delete: error 22000, which is the event's, if
+ * not all of it is known.
+ */
+void
+ppl_old_require_whole(const PplProgram *program, const PplEvent *event)
+{
+	if (!ppl_old_is_whole(program, event))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("the row that was deleted is not known"),
+				 errdetail("The replica identity of \"%s\" was not FULL when it was deleted.",
+						   get_rel_name(program->pipeline->source))));
 }
 
 /*

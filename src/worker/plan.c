@@ -31,6 +31,7 @@
 
 #include "base/guc.h"
 #include "catalog/adopt.h"
+#include "worker/old.h"
 #include "worker/outcome.h"
 #include "worker/plan.h"
 #include "worker/session.h"
@@ -232,14 +233,16 @@ ppl_program_free(PplProgram *program)
 }
 
 /*
- * Do the stages run over an event?  Over the new row of an insert or update.
+ * Do the stages run over an event?  Over the new row of an insert or update, and
+ * over the old one of a delete if an output takes it.
  */
 bool
 ppl_program_takes(const PplProgram *program, const PplEvent *event)
 {
 	if (event->superseded && !program->statement->has_appends)
 		return false;
-	return event->kind == PPL_REC_INSERT || event->kind == PPL_REC_UPDATE;
+	return event->kind == PPL_REC_INSERT || event->kind == PPL_REC_UPDATE ||
+		(event->kind == PPL_REC_DELETE && program->statement->takes_deletes);
 }
 
 /*
@@ -319,6 +322,8 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 
 		if (!ppl_program_takes(program, event) || (skip && skip(ordinal)))
 			continue;
+		if (event->kind == PPL_REC_DELETE)
+			ppl_old_require_whole(program, event);
 		row = ppl_program_row(program, event);
 		values[0] = Int32GetDatum(ordinal);
 		for (int i = 0; i < today->natts; i++)

@@ -178,7 +178,8 @@ ppl_render_event(PplProgram *program, const PplEvent *event)
 	Rendering	rendering;
 
 	memset(&rendering, 0, sizeof(rendering));
-	if (ppl_program_takes(program, event))
+	if (ppl_program_takes(program, event) &&
+		(event->kind != PPL_REC_DELETE || ppl_old_is_whole(program, event)))
 	{
 		rendering.desc = program->source_desc;
 		rendering.row = ppl_program_row(program, event);
