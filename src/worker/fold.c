@@ -246,20 +246,23 @@ source_digest(Fold *fold, const PplRow *row)
 	return ppl_digest(fold->worker->program->source_digester, values, nulls);
 }
 
-/* The row before an event: what is not known of an update did not change. */
+/*
+ * The keys of the row before an event: what is not known of an update did not
+ * change.
+ */
 static const PplRow *
 row_before(Fold *fold, const PplEvent *event)
 {
 	PplProgram *program = fold->worker->program;
 
 	if (event->kind == PPL_REC_UPDATE && event->old_tuple != NULL)
-		return ppl_program_old_row(program, event);
+		return ppl_program_key_row(program, event, event->old_tuple);
 	if (event->tuple == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_EXCEPTION),
 				 errmsg("the old row of a deleted row is not in the WAL"),
 				 errdetail("The source had no replica identity when the row was deleted.")));
-	return ppl_program_row(program, event);
+	return ppl_program_key_row(program, event, event->tuple);
 }
 
 /* Is there anything to be taken away because of this event? */
@@ -345,7 +348,8 @@ load_kept(Fold *fold, int first, int last, PplDigest *before, PplDigest *after)
 		if (event->kind != PPL_REC_UPDATE || event->old_tuple == NULL)
 			continue;
 		after[ordinal - first] =
-			source_digest(fold, ppl_program_row(fold->worker->program, event));
+			source_digest(fold, ppl_program_key_row(fold->worker->program, event,
+													event->tuple));
 		sources[nsources++] = after[ordinal - first];
 	}
 

@@ -15,7 +15,6 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "access/tupconvert.h"
 #include "catalog/pg_index.h"
 #include "miscadmin.h"
 #include "tcop/dest.h"
@@ -118,8 +117,7 @@ load_source(PplProgram *program)
 	Oid			pkey = RelationGetPrimaryKeyIndex(source);
 
 	program->source_desc = CreateTupleDescCopyConstr(RelationGetDescr(source));
-	program->row.values = palloc0(program->source_desc->natts * sizeof(Datum));
-	program->row.nulls = palloc0(program->source_desc->natts * sizeof(bool));
+	program->rows = ppl_row_mapper_create(program->source_desc);
 	if (OidIsValid(pkey))
 	{
 		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(pkey));
@@ -131,7 +129,11 @@ load_source(PplProgram *program)
 		program->nkeys = index->indnkeyatts;
 		program->key_attnums = palloc(program->nkeys * sizeof(AttrNumber));
 		for (int i = 0; i < program->nkeys; i++)
+		{
 			program->key_attnums[i] = index->indkey.values[i];
+			program->primary_key = bms_add_member(program->primary_key,
+												  index->indkey.values[i]);
+		}
 		ReleaseSysCache(tuple);
 	}
 	table_close(source, AccessShareLock);
@@ -160,11 +162,20 @@ load_upserts(PplProgram *program)
 													RelationGetRelationName(source)))));
 	table_close(source, NoLock);
 	program->source_digester = ppl_digester_make(program->source_key);
+	for (int i = 0; i < program->source_key->ncolumns; i++)
+		program->key_columns = bms_add_member(program->key_columns,
+											  program->source_key->columns[i].attnum);
 	for (int i = 0; i < statement->noutputs; i++)
 	{
-		if (statement->upserts[i] != NULL)
-			program->upserts[i].target_digester =
-				ppl_digester_make(statement->upserts[i]->target->upsert);
+		const PplUpsert *upsert = statement->upserts[i];
+
+		if (upsert == NULL)
+			continue;
+		program->upserts[i].target_digester =
+			ppl_digester_make(upsert->target->upsert);
+		for (int j = 0; upsert->derived && j < upsert->target->upsert->ncolumns; j++)
+			program->key_columns = bms_add_member(program->key_columns,
+												  upsert->derived[j]);
 	}
 }
 
@@ -241,57 +252,23 @@ ppl_program_takes(const PplProgram *program, const PplEvent *event)
 }
 
 /*
- * The columns of a tuple of an event under today's row type, matched by attribute
- * number; what it does not have takes the column's missing value.  Errors: 42804
- * if a column changed its type.
- */
-static const PplRow *
-convert(PplProgram *program, const PplEvent *event, HeapTuple tuple)
-{
-	TupleDesc	today = program->source_desc;
-	PplRow	   *row = &program->row;
-	int			natts = Min(event->desc->natts, today->natts);
-
-	if (event->desc->natts > today->natts)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("event has more columns than its source")));
-	heap_deform_tuple(tuple, event->desc, row->values, row->nulls);
-	for (int i = 0; i < today->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(today, i);
-
-		if (att->attisdropped)
-			row->nulls[i] = true;
-		else if (i >= natts)
-			row->values[i] = getmissingattr(today, i + 1, &row->nulls[i]);
-		else if (TupleDescAttr(event->desc, i)->atttypid != att->atttypid)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column \"%s\" of the source has changed its type",
-							NameStr(att->attname)),
-					 errhint("Restore the former type until the pipeline has caught up.")));
-	}
-	return row;
-}
-
-/*
  * The row that stages see, under today's row type; valid until the next call.
- * Errors: those of convert().
+ * Errors: see ppl_row_today.
  */
 const PplRow *
 ppl_program_row(PplProgram *program, const PplEvent *event)
 {
-	return convert(program, event, event->tuple);
+	return ppl_row_today(program->rows, event->desc, event->tuple, NULL);
 }
 
 /*
- * The row before an update, as far as the replica identity has it, the same way.
+ * The same of one of an event's tuples, with the columns alone that keys of source
+ * and outputs are made of: what else there is need neither be known nor fit.
  */
 const PplRow *
-ppl_program_old_row(PplProgram *program, const PplEvent *event)
+ppl_program_key_row(PplProgram *program, const PplEvent *event, HeapTuple tuple)
 {
-	return convert(program, event, event->old_tuple);
+	return ppl_row_today(program->rows, event->desc, tuple, program->key_columns);
 }
 
 /*
@@ -327,6 +304,7 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 
 		if (!ppl_program_takes(program, event) || (skip && skip(ordinal)))
 			continue;
+		ppl_outcome_unpack(ordinal);
 		row = ppl_program_row(program, event);
 		values[0] = Int32GetDatum(ordinal);
 		for (int i = 0; i < today->natts; i++)
@@ -340,6 +318,7 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 		Assert(column == desc->natts);
 		tuplestore_putvalues(store, desc, values, nulls);
 	}
+	ppl_outcome_unpack(0);
 	pfree(values);
 	pfree(nulls);
 	return store;

@@ -10,13 +10,7 @@
 #include "worker/compile.h"
 #include "worker/digest.h"
 #include "worker/gather.h"
-
-/* One event's columns under the layout of today. */
-typedef struct PplRow
-{
-	Datum	   *values;
-	bool	   *nulls;
-} PplRow;
+#include "worker/row.h"
 
 /* An output of mode upsert, ready to be written. */
 typedef struct PplProgramUpsert
@@ -37,13 +31,16 @@ typedef struct PplProgram
 	TupleDesc	source_desc;	/* rows of the source today */
 	int			nkeys;			/* of the source's primary key */
 	AttrNumber *key_attnums;
+	Bitmapset  *primary_key;	/* the same */
 	PplKey	   *source_key;		/* of its replica identity; for upserts only */
 	PplDigester *source_digester;
+	Bitmapset  *key_columns;	/* of the source, with those of keys of
+								 * outputs */
 	PplProgramUpsert *upserts;	/* by output; zeros of append */
 	SPIPlanPtr	small_plan;		/* for few events */
 	SPIPlanPtr	large_plan;
 	SPIPlanPtr *stage_plans;	/* [k] of the first k stages, or NULL */
-	PplRow		row;			/* scratch */
+	PplRowMapper *rows;			/* from the layouts of events to source_desc */
 } PplProgram;
 
 extern void ppl_program_watch(void);
@@ -60,8 +57,9 @@ extern void ppl_program_trim_error(const PplProgram *program,
 								   ErrorData *error);
 extern bool ppl_program_takes(const PplProgram *program, const PplEvent *event);
 extern const PplRow *ppl_program_row(PplProgram *program, const PplEvent *event);
-extern const PplRow *ppl_program_old_row(PplProgram *program,
-										 const PplEvent *event);
+extern const PplRow *ppl_program_key_row(PplProgram *program,
+										 const PplEvent *event,
+										 HeapTuple tuple);
 extern void ppl_program_execute(PplProgram *program, SPIPlanPtr *plan,
 								const char *sql, const char *relation,
 								TupleDesc desc, Tuplestorestate *store,

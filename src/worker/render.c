@@ -26,8 +26,10 @@
 /* One row or one of its columns, on its way to jsonb. */
 typedef struct Rendering
 {
+	PplProgram *program;
+	const PplEvent *event;
 	TupleDesc	desc;
-	const PplRow *row;
+	const PplRow *row;			/* NULL if it does not fit */
 	int			column;			/* from 0 */
 	JsonbValue *columns;		/* as text, or null */
 	Datum		result;
@@ -71,10 +73,11 @@ render_row(void *arg)
 {
 	Rendering  *rendering = arg;
 	TupleDesc	desc = rendering->desc;
-	HeapTuple	tuple = heap_form_tuple(desc, rendering->row->values,
-										rendering->row->nulls);
+	HeapTuple	tuple;
 	FmgrInfo	to_jsonb;
 
+	rendering->row = ppl_program_row(rendering->program, rendering->event);
+	tuple = heap_form_tuple(desc, rendering->row->values, rendering->row->nulls);
 	prepare_call(&to_jsonb, F_TO_JSONB, JSONBOID, desc->tdtypeid);
 	rendering->result = FunctionCall1(&to_jsonb,
 									  heap_copy_tuple_as_datum(tuple, desc));
@@ -141,9 +144,28 @@ render_object(void *arg)
 }
 
 /*
+ * The columns of a row as text, without those that have no text; if there is no
+ * room for that, nothing.
+ */
+static void
+render_as_text(Rendering *rendering)
+{
+	rendering->columns = palloc0(rendering->desc->natts * sizeof(JsonbValue));
+	for (int i = 0; i < rendering->desc->natts; i++)
+	{
+		rendering->column = i;
+		rendering->columns[i].type = jbvNull;
+		if (!rendering->row->nulls[i] &&
+			!TupleDescAttr(rendering->desc, i)->attisdropped)
+			(void) try(render_column, rendering);
+	}
+	rendering->result = (Datum) 0;
+	(void) try(render_object, rendering);
+}
+
+/*
  * The row of an event as jsonb, in CurrentMemoryContext.  If it has none, its
- * columns as text, without those that have no text either; if there is no room
- * for that, nothing.
+ * columns as text; if it does not fit today's row type, its columns as they were.
  */
 PplRendered
 ppl_render_row(PplProgram *program, const PplEvent *event)
@@ -155,22 +177,19 @@ ppl_render_row(PplProgram *program, const PplEvent *event)
 	if (event->tuple == NULL)
 		return rendered;
 	memset(&rendering, 0, sizeof(rendering));
+	rendering.program = program;
+	rendering.event = event;
 	rendering.desc = program->source_desc;
-	rendering.row = ppl_program_row(program, event);
 	error = try(render_row, &rendering);
 	if (error != NULL)
 	{
 		rendered.flaw = error->message;
-		rendering.columns = palloc0(rendering.desc->natts * sizeof(JsonbValue));
-		for (int i = 0; i < rendering.desc->natts; i++)
+		if (rendering.row == NULL)
 		{
-			rendering.column = i;
-			rendering.columns[i].type = jbvNull;
-			if (!rendering.row->nulls[i])
-				(void) try(render_column, &rendering);
+			rendering.desc = event->desc;
+			rendering.row = ppl_row_then(program->rows, event->desc, event->tuple);
 		}
-		rendering.result = (Datum) 0;
-		(void) try(render_object, &rendering);
+		render_as_text(&rendering);
 	}
 	rendered.row = rendering.result;
 	return rendered;
@@ -180,6 +199,7 @@ static void
 restore_row(void *arg)
 {
 	Restoring  *restoring = arg;
+
 	LOCAL_FCINFO(fcinfo, 2);
 	Oid			type = restoring->program->source_desc->tdtypeid;
 	FmgrInfo	populate;
