@@ -17,6 +17,7 @@
 #include "access/table.h"
 #include "catalog/pg_index.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "tcop/dest.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -107,6 +108,38 @@ ppl_program_objects_changed(void)
 
 	self.changed = false;
 	return changed;
+}
+
+/*
+ * Keep what a batch reads and writes as it is until the transaction ends: rows
+ * are made by layouts that are known now.  Nothing is waited for, since a
+ * transaction that changes one table may need another one, or the definition,
+ * next; *busy is what could not be had, and false the result.  Without a
+ * program, only the source.
+ */
+bool
+ppl_program_lock(const PplProgram *program, Oid source, PplBusy *busy)
+{
+	PplStatement *statement = program ? program->statement : NULL;
+	List	   *relids = program ? statement->relids : list_make1_oid(source);
+	ListCell   *lc;
+
+	for (int i = 0; program && i < statement->noutputs; i++)
+	{
+		busy->relid = statement->outputs[i]->target;
+		busy->lockmode = RowExclusiveLock;
+		if (!ConditionalLockRelationOid(busy->relid, busy->lockmode))
+			return false;
+	}
+	foreach(lc, relids)
+	{
+		busy->relid = lfirst_oid(lc);
+		busy->lockmode = AccessShareLock;
+		if (!ConditionalLockRelationOid(busy->relid, busy->lockmode))
+			return false;
+	}
+	busy->relid = InvalidOid;
+	return true;
 }
 
 /* Note the source's row type and primary key. */

@@ -6,6 +6,7 @@
 #define PPL_PLAN_H
 
 #include "executor/spi.h"
+#include "storage/lockdefs.h"
 
 #include "worker/compile.h"
 #include "worker/digest.h"
@@ -43,11 +44,20 @@ typedef struct PplProgram
 	PplRowMapper *rows;			/* from the layouts of events to source_desc */
 } PplProgram;
 
+/* A lock that somebody else is in the way of. */
+typedef struct PplBusy
+{
+	Oid			relid;			/* invalid = none */
+	LOCKMODE	lockmode;
+} PplBusy;
+
 extern void ppl_program_watch(void);
 extern bool ppl_program_is_stale(void);
 extern bool ppl_program_objects_changed(void);
 extern PplProgram *ppl_program_load(MemoryContext parent, int pipeline_id,
 									int version);
+extern bool ppl_program_lock(const PplProgram *program, Oid source,
+							 PplBusy *busy);
 extern void ppl_program_free(PplProgram *program);
 extern void ppl_program_run(PplProgram *program, const PplBatch *batch,
 							int first, int last, bool (*skip) (int ordinal));
