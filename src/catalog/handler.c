@@ -27,6 +27,7 @@
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_func.h"
+#include "parser/parse_type.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -46,6 +47,7 @@ typedef struct Lookup
 } Lookup;
 
 static Oid	find_function(const PplPipeline *pipeline, const char *signature);
+static Oid	find_renamed(const PplPipeline *pipeline, const char *signature);
 static void lookup_callback(void *arg);
 static void check_form(const PplHandler *handler, Form_pg_proc proc);
 static bool is_event_type(Oid type);
@@ -188,8 +190,10 @@ find_function(const PplPipeline *pipeline, const char *signature)
 	error_context_stack = &callback;
 
 	ppl_owner_begin(&saved, pipeline->owner, "pg_catalog");
-	funcid = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
-												  CStringGetDatum(signature)));
+	funcid = find_renamed(pipeline, signature);
+	if (!OidIsValid(funcid))
+		funcid = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
+													  CStringGetDatum(signature)));
 	ppl_owner_end(&saved);
 
 	if (!OidIsValid(funcid) || !SearchSysCacheExists1(PROCOID, funcid))
@@ -199,6 +203,53 @@ find_function(const PplPipeline *pipeline, const char *signature)
 
 	error_context_stack = callback.previous;
 	return funcid;
+}
+
+/* Length of what stands before one of these characters, outside of quotes. */
+static size_t
+length_before(const char *string, const char *stops)
+{
+	bool		quoted = false;
+	size_t		len = 0;
+
+	for (; string[len] != '\0'; len++)
+	{
+		if (string[len] == '"')
+			quoted = !quoted;
+		else if (!quoted && strchr(stops, string[len]) != NULL)
+			break;
+	}
+	return len;
+}
+
+/*
+ * A function over the row type of the source, when that has another name since
+ * the signature was stored; InvalidOid if this is not so.
+ */
+static Oid
+find_renamed(const PplPipeline *pipeline, const char *signature)
+{
+	size_t		name_len = length_before(signature, "(");
+	const char *type = signature[name_len] ? signature + name_len + 1 : "";
+	size_t		type_len = length_before(type, ",)");
+	Oid			rowtype = get_rel_type_id(pipeline->source);
+	FuncCandidateList candidates;
+	Oid			typid;
+	int32		typmod;
+
+	if (type_len == 0 || !OidIsValid(rowtype))
+		return InvalidOid;
+	parseTypeString(pnstrdup(type, type_len), &typid, &typmod, true);
+	if (OidIsValid(typid))
+		return InvalidOid;
+	candidates = FuncnameGetCandidates(stringToQualifiedNameList(pnstrdup(signature, name_len)),
+									   -1, NIL, false, false, false, true);
+	for (; candidates != NULL; candidates = candidates->next)
+	{
+		if (candidates->nargs > 0 && candidates->args[0] == rowtype)
+			return candidates->oid;
+	}
+	return InvalidOid;
 }
 
 /*

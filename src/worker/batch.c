@@ -66,6 +66,7 @@ typedef struct Attempt
 	XLogRecPtr	further_lsn;	/* end of its transaction, if that is done */
 	bool		nothing_left;	/* redrive: no dead letter is queued */
 	bool		abandoned;		/* the position was given up meanwhile */
+	PplBusy		busy;			/* to be waited for, first of all */
 	bool		committed;
 	bool		cut;			/* only the first transactions may be done */
 	int			keep;			/* so many */
@@ -124,7 +125,10 @@ ppl_batch_probe(PplWorker *worker, PplBatch *batch, int *nprobes, int *failed)
 	attempt.worker = worker;
 	attempt.probing = true;
 	attempt.probes = Min(*nprobes, batch->nevents);
-	error = attempt_once(&attempt, batch);
+	do
+	{
+		error = attempt_once(&attempt, batch);
+	} while (error == NULL && OidIsValid(attempt.busy.relid));
 	*failed = attempt.probes_failed;
 	*nprobes = error == NULL ? attempt.probes : 0;
 	if (error != NULL)
@@ -240,6 +244,11 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 				return PPL_BATCH_STOPPED;
 			if (attempt.abandoned)
 				return PPL_BATCH_ABANDONED;
+			if (OidIsValid(attempt.busy.relid))
+			{
+				attempt.number--;
+				continue;
+			}
 			if (attempt.cut && attempt.keep == 0)
 				return halt(&attempt);
 			if (attempt.cut)
@@ -308,6 +317,17 @@ halt(Attempt *attempt)
 	return PPL_BATCH_STOPPED;
 }
 
+/* Wait until a lock can be had, without any other. */
+static void
+wait_for_lock(PplBusy * busy)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	LockRelationOid(busy->relid, busy->lockmode);
+	CommitTransactionCommand();
+	busy->relid = InvalidOid;
+}
+
 /*
  * The whole transaction, from start to commit.
  */
@@ -317,6 +337,8 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 	PplWorker  *worker = attempt->worker;
 	bool		begun;
 
+	if (OidIsValid(attempt->busy.relid))
+		wait_for_lock(&attempt->busy);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	attempt->started_at = GetCurrentTimestamp();
@@ -381,39 +403,59 @@ run_work(Attempt *attempt, PplBatch *batch)
 }
 
 /*
+ * Load the program anew.  False if this worker's position is not that of the
+ * definition any more.
+ */
+static bool
+load_program(Attempt *attempt)
+{
+	PplWorker  *worker = attempt->worker;
+	PplCheckpoint checkpoint;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_program_free(worker->program);
+	worker->program = NULL;
+	worker->program = ppl_program_load(worker->context, worker->pipeline_id,
+									   worker->checkpoint.version);
+	ppl_checkpoint_load(worker->pipeline_id, &checkpoint);
+	PopActiveSnapshot();
+	checkpoint.foreign |= worker->program != NULL &&
+		worker->program->pipeline->slot_lsn != worker->db->slot_lsn;
+	if (checkpoint.exists && !checkpoint.foreign &&
+		!ppl_position_after(checkpoint.position, worker->checkpoint.position) &&
+		!ppl_position_after(worker->checkpoint.position, checkpoint.position))
+		return true;
+	worker->checkpoint = checkpoint;
+	attempt->abandoned = true;
+	return false;
+}
+
+/*
  * Everything between the start of the transaction and the first event.  False
  * if there is nothing to be done because the definition is stopped or gone, or
- * was started anew from a later position, or is lost.
+ * was started anew from a later position, or is lost; and if another transaction
+ * changes what is needed.
  */
 static bool
 begin_work(Attempt *attempt, const PplBatch *batch)
 {
 	PplWorker  *worker = attempt->worker;
-	PplCheckpoint checkpoint;
 
 	if (batch && !batch->backlog)
 		ppl_settle(batch);
 	ppl_definition_lock(worker->pipeline_id, AccessShareLock);
-	if (worker->program == NULL || ppl_program_is_stale() ||
-		worker->program->version != worker->checkpoint.version)
+	for (;;)
 	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		ppl_program_free(worker->program);
-		worker->program = NULL;
-		worker->program = ppl_program_load(worker->context, worker->pipeline_id,
-										   worker->checkpoint.version);
-		ppl_checkpoint_load(worker->pipeline_id, &checkpoint);
-		PopActiveSnapshot();
-		checkpoint.foreign |= worker->program != NULL &&
-			worker->program->pipeline->slot_lsn != worker->db->slot_lsn;
-		if (!checkpoint.exists || checkpoint.foreign ||
-			ppl_position_after(checkpoint.position, worker->checkpoint.position) ||
-			ppl_position_after(worker->checkpoint.position, checkpoint.position))
-		{
-			worker->checkpoint = checkpoint;
-			attempt->abandoned = true;
+		if (!ppl_program_lock(worker->program, worker->consumer->source,
+							  &attempt->busy))
 			return false;
-		}
+		if (worker->program != NULL && !ppl_program_is_stale() &&
+			worker->program->version == worker->checkpoint.version)
+			break;
+		if (!load_program(attempt))
+			return false;
+		if (worker->program == NULL)
+			break;
 	}
 	worker->stopped = worker->program == NULL || !worker->program->pipeline->running;
 	if (!worker->stopped)

@@ -308,10 +308,17 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 	/* some of its rows were rejected: that is decided already */
 	if (outcome->excluded)
 		return;
-	outcome->output = find_output(trial, error);
-	outcome->stage = find_stage(trial, ordinal, ppl_outcome_current_stage(), error);
-	if (outcome->stage > 0)
-		outcome->output = -1;
+	outcome->output = -1;
+	outcome->stage = 0;
+	if (!ppl_outcome_unpacking())
+	{
+		int			output = find_output(trial, error);
+
+		outcome->stage = find_stage(trial, ordinal,
+									ppl_outcome_current_stage(), error);
+		if (outcome->stage == 0)
+			outcome->output = output;
+	}
 	if (ppl_judge(error->sqlerrcode) == PPL_VERDICT_ENVIRONMENT &&
 		trial->batch->events[ordinal - 1].dead_letter_id == 0 &&
 		!ppl_witness_found(trial->worker, trial->batch, ordinal, trial->checking))

@@ -93,7 +93,7 @@ find_layout(PplProgram *program, const PplEvent *event)
 /*
  * The old row of an update or delete, under today's column types, and the type
  * of the record of its known columns.  NULL if none is known, or if the event
- * has no old row.  Valid until the next call of this or ppl_program_map, whose
+ * has no old row.  Valid until the next call of this or ppl_row_today, whose
  * errors it throws.
  */
 const PplRow *
@@ -113,7 +113,7 @@ ppl_old_row(PplProgram *program, const PplEvent *event, TupleDesc *desc)
 	layout = find_layout(program, event);
 	if (layout->desc->natts == 0)
 		return NULL;
-	row = ppl_program_map(program, event->desc, tuple);
+	row = ppl_row_today(program->rows, event->desc, tuple, NULL);
 	for (int i = 0; i < layout->desc->natts; i++)
 	{
 		layout->row.values[i] = row->values[layout->attnums[i] - 1];

@@ -40,6 +40,7 @@ static struct
 	PplEventOutcome *events;	/* by ordinal, from 1 */
 	PplStageTally *tallies;		/* by stage, from 1 */
 	int			current;		/* ordinal, 0 = none */
+	bool		unpacking;		/* its row is made, for the first stage */
 	int			current_stage;	/* stage that works on it, nstages + 1 =
 								 * output */
 	int			current_output; /* number of the output of the last _mark */
@@ -87,6 +88,7 @@ ppl_outcome_begin(MemoryContext context, int nevents, int nstages,
 		INSTR_TIME_SET_CURRENT(self.since);
 	}
 	self.current = 0;
+	self.unpacking = false;
 	self.current_stage = 0;
 	self.current_output = -1;
 	MemoryContextSwitchTo(oldcontext);
@@ -124,6 +126,7 @@ ppl_outcome_reset(int first, int last)
 		event->reason = NULL;
 	}
 	self.current = 0;
+	self.unpacking = false;
 	self.current_stage = 0;
 }
 
@@ -194,6 +197,25 @@ ppl_outcome_set_current(int ordinal)
 }
 
 /*
+ * The row of this event is made, before any stage sees it; 0 = of none any more.
+ */
+void
+ppl_outcome_unpack(int ordinal)
+{
+	self.current = ordinal;
+	self.unpacking = ordinal != 0;
+}
+
+/*
+ * Did the last error come while the row of the current event was made?
+ */
+bool
+ppl_outcome_unpacking(void)
+{
+	return self.unpacking;
+}
+
+/*
  * From here on no event is to be blamed for an error, which would be one of
  * the outputs.
  */
@@ -201,6 +223,7 @@ void
 ppl_outcome_clear_current(void)
 {
 	self.current = 0;
+	self.unpacking = false;
 	self.current_stage = self.nstages + 1;
 	self.moves++;
 }

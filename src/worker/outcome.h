@@ -78,6 +78,8 @@ extern int	ppl_outcome_current_stage(void);
 extern uint32 ppl_outcome_moves(void);
 extern void ppl_outcome_set_current(int ordinal);
 extern void ppl_outcome_clear_current(void);
+extern void ppl_outcome_unpack(int ordinal);
+extern bool ppl_outcome_unpacking(void);
 extern int	ppl_outcome_current_output(void);
 extern bool ppl_outcome_wants_keys(void);
 extern void ppl_outcome_to_output(int ordinal, int output);

@@ -15,9 +15,9 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "access/tupconvert.h"
 #include "catalog/pg_index.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "tcop/dest.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -111,6 +111,38 @@ ppl_program_objects_changed(void)
 	return changed;
 }
 
+/*
+ * Keep what a batch reads and writes as it is until the transaction ends: rows
+ * are made by layouts that are known now.  Nothing is waited for, since a
+ * transaction that changes one table may need another one, or the definition,
+ * next; *busy is what could not be had, and false the result.  Without a
+ * program, only the source.
+ */
+bool
+ppl_program_lock(const PplProgram *program, Oid source, PplBusy * busy)
+{
+	PplStatement *statement = program ? program->statement : NULL;
+	List	   *relids = program ? statement->relids : list_make1_oid(source);
+	ListCell   *lc;
+
+	for (int i = 0; program && i < statement->noutputs; i++)
+	{
+		busy->relid = statement->outputs[i]->target;
+		busy->lockmode = RowExclusiveLock;
+		if (!ConditionalLockRelationOid(busy->relid, busy->lockmode))
+			return false;
+	}
+	foreach(lc, relids)
+	{
+		busy->relid = lfirst_oid(lc);
+		busy->lockmode = AccessShareLock;
+		if (!ConditionalLockRelationOid(busy->relid, busy->lockmode))
+			return false;
+	}
+	busy->relid = InvalidOid;
+	return true;
+}
+
 /* Note the source's row type and primary key. */
 static void
 load_source(PplProgram *program)
@@ -119,8 +151,7 @@ load_source(PplProgram *program)
 	Oid			pkey = RelationGetPrimaryKeyIndex(source);
 
 	program->source_desc = CreateTupleDescCopyConstr(RelationGetDescr(source));
-	program->row.values = palloc0(program->source_desc->natts * sizeof(Datum));
-	program->row.nulls = palloc0(program->source_desc->natts * sizeof(bool));
+	program->rows = ppl_row_mapper_create(program->source_desc);
 	if (OidIsValid(pkey))
 	{
 		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(pkey));
@@ -132,7 +163,11 @@ load_source(PplProgram *program)
 		program->nkeys = index->indnkeyatts;
 		program->key_attnums = palloc(program->nkeys * sizeof(AttrNumber));
 		for (int i = 0; i < program->nkeys; i++)
+		{
 			program->key_attnums[i] = index->indkey.values[i];
+			program->primary_key = bms_add_member(program->primary_key,
+												  index->indkey.values[i]);
+		}
 		ReleaseSysCache(tuple);
 	}
 	table_close(source, AccessShareLock);
@@ -161,11 +196,20 @@ load_upserts(PplProgram *program)
 													RelationGetRelationName(source)))));
 	table_close(source, NoLock);
 	program->source_digester = ppl_digester_make(program->source_key);
+	for (int i = 0; i < program->source_key->ncolumns; i++)
+		program->key_columns = bms_add_member(program->key_columns,
+											  program->source_key->columns[i].attnum);
 	for (int i = 0; i < statement->noutputs; i++)
 	{
-		if (statement->upserts[i] != NULL)
-			program->upserts[i].target_digester =
-				ppl_digester_make(statement->upserts[i]->target->upsert);
+		const PplUpsert *upsert = statement->upserts[i];
+
+		if (upsert == NULL)
+			continue;
+		program->upserts[i].target_digester =
+			ppl_digester_make(upsert->target->upsert);
+		for (int j = 0; upsert->derived && j < upsert->target->upsert->ncolumns; j++)
+			program->key_columns = bms_add_member(program->key_columns,
+												  upsert->derived[j]);
 	}
 }
 
@@ -246,47 +290,23 @@ ppl_program_takes(const PplProgram *program, const PplEvent *event)
 }
 
 /*
- * The columns of a tuple under today's row type, matched by attribute number;
- * what the tuple does not have takes the column's missing value.  The result
- * is valid until the next call.  Errors: 42804 if a column changed its type.
- */
-const PplRow *
-ppl_program_map(PplProgram *program, TupleDesc desc, HeapTuple tuple)
-{
-	TupleDesc	today = program->source_desc;
-	PplRow	   *row = &program->row;
-	int			natts = Min(desc->natts, today->natts);
-
-	if (desc->natts > today->natts)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("event has more columns than its source")));
-	heap_deform_tuple(tuple, desc, row->values, row->nulls);
-	for (int i = 0; i < today->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(today, i);
-
-		if (att->attisdropped)
-			row->nulls[i] = true;
-		else if (i >= natts)
-			row->values[i] = getmissingattr(today, i + 1, &row->nulls[i]);
-		else if (TupleDescAttr(desc, i)->atttypid != att->atttypid)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column \"%s\" of the source has changed its type",
-							NameStr(att->attname)),
-					 errhint("Restore the former type until the pipeline has caught up.")));
-	}
-	return row;
-}
-
-/*
- * The row of an event under today's row type, as ppl_program_map.
+ * The row that stages see, under today's row type; valid until the next call.
+ * Errors: see ppl_row_today.
  */
 const PplRow *
 ppl_program_row(PplProgram *program, const PplEvent *event)
 {
-	return ppl_program_map(program, event->desc, event->tuple);
+	return ppl_row_today(program->rows, event->desc, event->tuple, NULL);
+}
+
+/*
+ * The same of one of an event's tuples, with the columns alone that keys of source
+ * and outputs are made of: what else there is need neither be known nor fit.
+ */
+const PplRow *
+ppl_program_key_row(PplProgram *program, const PplEvent *event, HeapTuple tuple)
+{
+	return ppl_row_today(program->rows, event->desc, tuple, program->key_columns);
 }
 
 /*
@@ -324,6 +344,7 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 			continue;
 		if (event->kind == PPL_REC_DELETE)
 			ppl_old_require_whole(program, event);
+		ppl_outcome_unpack(ordinal);
 		row = ppl_program_row(program, event);
 		values[0] = Int32GetDatum(ordinal);
 		for (int i = 0; i < today->natts; i++)
@@ -337,6 +358,7 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 		Assert(column == desc->natts);
 		tuplestore_putvalues(store, desc, values, nulls);
 	}
+	ppl_outcome_unpack(0);
 	pfree(values);
 	pfree(nulls);
 	return store;

@@ -27,8 +27,11 @@
 /* One row or one of its columns, on its way to jsonb. */
 typedef struct Rendering
 {
+	PplProgram *program;
+	const PplEvent *event;
+	bool		old;			/* its old row */
 	TupleDesc	desc;
-	const PplRow *row;
+	const PplRow *row;			/* NULL if it does not fit */
 	int			column;			/* from 0 */
 	JsonbValue *columns;		/* as text, or null */
 	Datum		result;
@@ -72,14 +75,20 @@ static void
 render_row(void *arg)
 {
 	Rendering  *rendering = arg;
-	TupleDesc	desc = rendering->desc;
-	HeapTuple	tuple = heap_form_tuple(desc, rendering->row->values,
-										rendering->row->nulls);
+	HeapTuple	tuple;
 	FmgrInfo	to_jsonb;
 
-	prepare_call(&to_jsonb, F_TO_JSONB, JSONBOID, desc->tdtypeid);
+	rendering->desc = rendering->program->source_desc;
+	rendering->row = rendering->old ?
+		ppl_old_row(rendering->program, rendering->event, &rendering->desc) :
+		ppl_program_row(rendering->program, rendering->event);
+	if (rendering->row == NULL)
+		return;
+	tuple = heap_form_tuple(rendering->desc, rendering->row->values,
+							rendering->row->nulls);
+	prepare_call(&to_jsonb, F_TO_JSONB, JSONBOID, rendering->desc->tdtypeid);
 	rendering->result = FunctionCall1(&to_jsonb,
-									  heap_copy_tuple_as_datum(tuple, desc));
+									  heap_copy_tuple_as_datum(tuple, rendering->desc));
 }
 
 /* What is no text in the server's encoding becomes question marks. */
@@ -143,28 +152,52 @@ render_object(void *arg)
 }
 
 /*
- * A row as jsonb.  If it has none, its columns as text, without those that have
- * no text either; if there is no room for that, nothing.  Then *flaw says why.
+ * The columns of a row as text, without those that have no text; if there is no
+ * room for that, nothing.
  */
-static Datum
-render(Rendering *rendering, const char **flaw)
+static void
+render_as_text(Rendering *rendering)
 {
-	ErrorData  *error = try(render_row, rendering);
-
-	if (error == NULL)
-		return rendering->result;
-	*flaw = error->message;
 	rendering->columns = palloc0(rendering->desc->natts * sizeof(JsonbValue));
 	for (int i = 0; i < rendering->desc->natts; i++)
 	{
 		rendering->column = i;
 		rendering->columns[i].type = jbvNull;
-		if (!rendering->row->nulls[i])
+		if (!rendering->row->nulls[i] &&
+			!TupleDescAttr(rendering->desc, i)->attisdropped)
 			(void) try(render_column, rendering);
 	}
 	rendering->result = (Datum) 0;
 	(void) try(render_object, rendering);
-	return rendering->result;
+}
+
+/*
+ * A row of an event as jsonb.  If it has none, its columns as text; if it does not
+ * fit today's row type, its columns as they were.  Then *flaw says why.
+ */
+static Datum
+render(PplProgram *program, const PplEvent *event, bool old, const char **flaw)
+{
+	Rendering	rendering;
+	ErrorData  *error;
+
+	memset(&rendering, 0, sizeof(rendering));
+	rendering.program = program;
+	rendering.event = event;
+	rendering.old = old;
+	error = try(render_row, &rendering);
+	if (error == NULL)
+		return rendering.result;
+	*flaw = error->message;
+	if (rendering.row == NULL)
+	{
+		rendering.desc = event->desc;
+		rendering.row = ppl_row_then(program->rows, event->desc,
+									 old && event->old_tuple != NULL ?
+									 event->old_tuple : event->tuple);
+	}
+	render_as_text(&rendering);
+	return rendering.result;
 }
 
 /*
@@ -175,19 +208,12 @@ PplRendered
 ppl_render_event(PplProgram *program, const PplEvent *event)
 {
 	PplRendered rendered = {(Datum) 0, (Datum) 0, NULL};
-	Rendering	rendering;
 
-	memset(&rendering, 0, sizeof(rendering));
 	if (ppl_program_takes(program, event) &&
 		(event->kind != PPL_REC_DELETE || ppl_old_is_whole(program, event)))
-	{
-		rendering.desc = program->source_desc;
-		rendering.row = ppl_program_row(program, event);
-		rendered.row = render(&rendering, &rendered.flaw);
-	}
-	rendering.row = ppl_old_row(program, event, &rendering.desc);
-	if (rendering.row != NULL)
-		rendered.old = render(&rendering, &rendered.flaw);
+		rendered.row = render(program, event, false, &rendered.flaw);
+	if (event->kind == PPL_REC_UPDATE || event->kind == PPL_REC_DELETE)
+		rendered.old = render(program, event, true, &rendered.flaw);
 	return rendered;
 }
 
@@ -201,9 +227,10 @@ ppl_render_old(PplProgram *program, const PplEvent *event)
 	Rendering	rendering;
 
 	memset(&rendering, 0, sizeof(rendering));
-	rendering.row = ppl_old_row(program, event, &rendering.desc);
-	if (rendering.row != NULL)
-		render_row(&rendering);
+	rendering.program = program;
+	rendering.event = event;
+	rendering.old = true;
+	render_row(&rendering);
 	return rendering.result;
 }
 

@@ -18,6 +18,7 @@
 #include "worker/outcome.h"
 #include "worker/policy.h"
 #include "worker/result.h"
+#include "worker/run.h"
 #include "worker/supersede.h"
 
 /* What is made of one batch. */
@@ -197,16 +198,59 @@ begin_lineage(BatchResult *result)
 	result->lineage = ppl_lineage_begin(result->batch->scratch, header);
 }
 
-/* Text of the source's key of an event; NULL without a key. */
+/* A row, of which only the source's key is wanted. */
+typedef struct KeyRow
+{
+	PplProgram *program;
+	const PplEvent *event;
+	const PplRow *row;
+}			KeyRow;
+
+static void
+read_key(void *arg)
+{
+	KeyRow	   *key = arg;
+
+	key->row = ppl_row_today(key->program->rows, key->event->desc,
+							 key->event->tuple, key->program->primary_key);
+}
+
+/* Did a column of the key have another type when the event was written? */
+static bool
+key_changed(const PplProgram *program, TupleDesc then)
+{
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		int			column = program->key_attnums[i] - 1;
+
+		if (column >= then->natts ||
+			TupleDescAttr(then, column)->atttypid !=
+			TupleDescAttr(program->source_desc, column)->atttypid)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Text of the source's key of an event; NULL without a key, or if it does not fit
+ * today's columns.
+ */
 static PplLineageValue *
 source_key(BatchResult *result, const PplEvent *event)
 {
 	PplProgram *program = result->worker->program;
+	KeyRow		key = {program, event, NULL};
 	const PplRow *row;
 
 	if (program->nkeys == 0 || event->tuple == NULL)
 		return NULL;
-	row = ppl_program_row(program, event);
+	if (key_changed(program, event->desc))
+		(void) ppl_run_subtransaction(CurrentMemoryContext, true, read_key, &key);
+	else
+		read_key(&key);
+	row = key.row;
+	if (row == NULL)
+		return NULL;
 	for (int i = 0; i < program->nkeys; i++)
 	{
 		int			column = program->key_attnums[i] - 1;

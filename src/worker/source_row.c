@@ -34,7 +34,7 @@ ppl_source_row_require(const PplProgram *program, const PplEvent *event,
 /*
  * The row before an event, of which at least the key is known; of an insert, its
  * row.  What is not in the old row of an update did not change.  Valid until the
- * next call of this or ppl_program_map.
+ * next call of this or ppl_program_row.
  */
 const PplRow *
 ppl_source_row_before(PplProgram *program, const PplEvent *event)
@@ -43,8 +43,8 @@ ppl_source_row_before(PplProgram *program, const PplEvent *event)
 		ppl_source_row_require(program, event,
 							   program->source_key->columns[i].attnum);
 	if (event->kind == PPL_REC_UPDATE && event->old_tuple != NULL)
-		return ppl_program_map(program, event->desc, event->old_tuple);
-	return ppl_program_row(program, event);
+		return ppl_program_key_row(program, event, event->old_tuple);
+	return ppl_program_key_row(program, event, event->tuple);
 }
 
 static PplDigest
@@ -73,5 +73,6 @@ ppl_source_row_digests(PplProgram *program, const PplEvent *event,
 	*before = digest_of(program, ppl_source_row_before(program, event));
 	*after = *before;
 	if (event->kind == PPL_REC_UPDATE && event->old_tuple != NULL)
-		*after = digest_of(program, ppl_program_row(program, event));
+		*after = digest_of(program,
+						   ppl_program_key_row(program, event, event->tuple));
 }
