@@ -2,17 +2,30 @@
  * digest.c
  *		Short names of keys.
  *
- * Values that are equal by the type's hash function get the same digest, however
- * they look (1.0 and 1.00).  A type that has none goes by its bytes.  Digests are
- * stored (_pipeline.kept), and do not change between servers of one architecture.
+ * A digest is a hash of 128 bits of a form of the value that is the same for all
+ * values that are equal, and for no others.  The type's own hash functions will not
+ * do: many fold a value to 32 bits before the seed comes in.  So for most types it
+ * is the bytes of the value (those whose index may be deduplicated: equal values
+ * look alike), for some a form that is made here.  Types of which nothing is known
+ * but a hash function are trusted to have a good one.  Arrays, ranges, records and
+ * jsonb go by their text: in them 1.0 and 1.00 differ.
  *
- * Runs in a worker, in the batch's transaction.
+ * Digests are stored (_pipeline.kept), and do not change between servers of one
+ * architecture.  Runs in a worker, in the batch's transaction.
  */
 #include "postgres.h"
 #include "base/compat.h"
 
+#include "access/nbtree.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "common/hashfn.h"
+#include "common/int128.h"
+#include "utils/float.h"
 #include "utils/lsyscache.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
 #include "utils/typcache.h"
 
 #include "worker/digest.h"
@@ -21,14 +34,79 @@
 #define PPL_SEED_LOW	UINT64CONST(0x6C696E65)
 #define PPL_NULL_HASH	UINT64CONST(0x6E756C6C)
 
+/* What is hashed of a value. */
+typedef enum DigestForm
+{
+	FORM_BYTES,
+	FORM_NUMERIC,				/* without zeros at its end */
+	FORM_FLOAT4,				/* one zero, one NaN */
+	FORM_FLOAT8,
+	FORM_INTERVAL,				/* a month has 30 days, a day 24 hours */
+	FORM_BPCHAR,				/* without blanks at its end */
+	FORM_TEXT,					/* what the output function makes of it */
+	FORM_HASH					/* the type's hash function */
+} DigestForm;
+
 struct PplDigestColumn
 {
+	DigestForm	form;
 	Oid			collation;
-	bool		hashed;			/* by function, else by its bytes */
-	FmgrInfo	function;
+	FmgrInfo	function;		/* output or hash */
 	int16		len;
 	bool		byval;
 };
+
+/* Do equal values of a type have the same bytes? */
+static bool
+is_equal_image(Oid type, Oid collation)
+{
+	Oid			opclass = GetDefaultOpClass(type, BTREE_AM_OID);
+	Oid			input;
+	Oid			proc;
+
+	if (!OidIsValid(opclass))
+		return false;
+	input = get_opclass_input_type(opclass);
+	proc = get_opfamily_proc(get_opclass_family(opclass), input, input,
+							 BTEQUALIMAGE_PROC);
+	return OidIsValid(proc) &&
+		DatumGetBool(OidFunctionCall1Coll(proc, collation, ObjectIdGetDatum(input)));
+}
+
+static DigestForm
+form_of(Oid type, Oid collation)
+{
+	switch (type)
+	{
+		case NUMERICOID:
+			return FORM_NUMERIC;
+		case FLOAT4OID:
+			return FORM_FLOAT4;
+		case FLOAT8OID:
+			return FORM_FLOAT8;
+		case INTERVALOID:
+			return FORM_INTERVAL;
+		case BPCHAROID:
+			return get_collation_isdeterministic(collation) ? FORM_BPCHAR : FORM_HASH;
+		case TIMETZOID:
+			return FORM_BYTES;
+		case JSONBOID:
+			return FORM_TEXT;
+	}
+	switch (get_typtype(type))
+	{
+		case TYPTYPE_COMPOSITE:
+		case TYPTYPE_RANGE:
+		case TYPTYPE_MULTIRANGE:
+			return FORM_TEXT;
+	}
+	if (OidIsValid(get_element_type(type)))
+		return FORM_TEXT;
+	if (is_equal_image(type, collation))
+		return FORM_BYTES;
+	return OidIsValid(lookup_type_cache(type, TYPECACHE_HASH_EXTENDED_PROC)->hash_extended_proc) ?
+		FORM_HASH : FORM_BYTES;
+}
 
 /*
  * For keys with these columns, in CurrentMemoryContext.
@@ -43,48 +121,125 @@ ppl_digester_make(const PplKey *key)
 	for (int i = 0; i < key->ncolumns; i++)
 	{
 		struct PplDigestColumn *column = &digester->columns[i];
-		TypeCacheEntry *type = lookup_type_cache(getBaseType(key->columns[i].type),
-												 TYPECACHE_HASH_EXTENDED_PROC);
+		Oid			type = getBaseType(key->columns[i].type);
+		Oid			function;
+		bool		is_varlena;
 
 		column->collation = key->columns[i].collation;
-		column->hashed = OidIsValid(type->hash_extended_proc);
-		if (column->hashed)
-			fmgr_info(type->hash_extended_proc, &column->function);
-		column->len = type->typlen;
-		column->byval = type->typbyval;
+		column->form = form_of(type, column->collation);
+		get_typlenbyval(type, &column->len, &column->byval);
+		if (column->form == FORM_TEXT)
+		{
+			getTypeOutputInfo(type, &function, &is_varlena);
+			fmgr_info(function, &column->function);
+		}
+		else if (column->form == FORM_HASH)
+			fmgr_info(lookup_type_cache(type, TYPECACHE_HASH_EXTENDED_PROC)->hash_extended_proc,
+					  &column->function);
 	}
 	return digester;
 }
 
-static uint64
-hash_bytes_of(const struct PplDigestColumn *column, Datum value, uint64 seed)
+/* Both halves for some bytes. */
+static PplDigest
+digest_bytes(const void *bytes, Size len)
 {
-	if (column->byval)
-		return hash_bytes_extended((unsigned char *) &value, sizeof(value), seed);
-	if (column->len == -1)
-	{
-		struct varlena *bytes = PG_DETOAST_DATUM_PACKED(value);
+	PplDigest	digest;
 
-		return hash_bytes_extended((unsigned char *) VARDATA_ANY(bytes),
-								   VARSIZE_ANY_EXHDR(bytes), seed);
-	}
-	return hash_bytes_extended((unsigned char *) DatumGetPointer(value),
-							   column->len == -2 ? strlen(DatumGetCString(value)) :
-							   column->len, seed);
+	digest.high = hash_bytes_extended(bytes, (int) len, PPL_SEED_HIGH);
+	digest.low = hash_bytes_extended(bytes, (int) len, PPL_SEED_LOW);
+	return digest;
 }
 
-static uint64
-hash_value(struct PplDigestColumn *column, Datum value, uint64 seed)
+static PplDigest
+digest_string(const char *string)
 {
-	if (!column->hashed)
-		return hash_bytes_of(column, value, seed);
-	return DatumGetUInt64(FunctionCall2Coll(&column->function, column->collation,
-											value, Int64GetDatum((int64) seed)));
+	return digest_bytes(string, strlen(string));
+}
+
+static PplDigest
+digest_varlena(Datum value, bool blanks)
+{
+	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(value);
+	Size		len = VARSIZE_ANY_EXHDR(bytes);
+
+	while (!blanks && len > 0 && VARDATA_ANY(bytes)[len - 1] == ' ')
+		len--;
+	return digest_bytes(VARDATA_ANY(bytes), len);
+}
+
+static PplDigest
+digest_image(const struct PplDigestColumn *column, Datum value)
+{
+	if (column->byval)
+		return digest_bytes(&value, sizeof(value));
+	if (column->len == -1)
+		return digest_varlena(value, true);
+	if (column->len == -2)
+		return digest_string(DatumGetCString(value));
+	return digest_bytes(DatumGetPointer(value), column->len);
+}
+
+static PplDigest
+digest_float(float8 value)
+{
+	if (isnan(value))
+		value = get_float8_nan();
+	else if (value == 0)
+		value = 0;
+	return digest_bytes(&value, sizeof(value));
+}
+
+static PplDigest
+digest_interval(const Interval *interval)
+{
+	INT128		span = int64_to_int128(interval->time);
+
+	int128_add_int64_mul_int64(&span, interval->month * INT64CONST(30) + interval->day,
+							   USECS_PER_DAY);
+	return digest_bytes(&span, sizeof(span));
+}
+
+static PplDigest
+digest_hash(struct PplDigestColumn *column, Datum value)
+{
+	PplDigest	digest;
+
+	digest.high = DatumGetUInt64(FunctionCall2Coll(&column->function, column->collation, value,
+												   Int64GetDatum((int64) PPL_SEED_HIGH)));
+	digest.low = DatumGetUInt64(FunctionCall2Coll(&column->function, column->collation, value,
+												  Int64GetDatum((int64) PPL_SEED_LOW)));
+	return digest;
+}
+
+static PplDigest
+digest_value(struct PplDigestColumn *column, Datum value)
+{
+	switch (column->form)
+	{
+		case FORM_BYTES:
+			return digest_image(column, value);
+		case FORM_NUMERIC:
+			return digest_string(numeric_normalize(DatumGetNumeric(value)));
+		case FORM_FLOAT4:
+			return digest_float(DatumGetFloat4(value));
+		case FORM_FLOAT8:
+			return digest_float(DatumGetFloat8(value));
+		case FORM_INTERVAL:
+			return digest_interval(DatumGetIntervalP(value));
+		case FORM_BPCHAR:
+			return digest_varlena(value, false);
+		case FORM_TEXT:
+			return digest_string(OutputFunctionCall(&column->function, value));
+		case FORM_HASH:
+			return digest_hash(column, value);
+	}
+	pg_unreachable();
 }
 
 /*
  * The digest of one key.  May leave memory in CurrentMemoryContext; throws what
- * the hash functions of user types throw.
+ * the functions of user types throw.
  */
 PplDigest
 ppl_digest(PplDigester *digester, const Datum *values, const bool *nulls)
@@ -93,12 +248,12 @@ ppl_digest(PplDigester *digester, const Datum *values, const bool *nulls)
 
 	for (int i = 0; i < digester->ncolumns; i++)
 	{
-		struct PplDigestColumn *column = &digester->columns[i];
+		PplDigest	column = {PPL_NULL_HASH, PPL_NULL_HASH};
 
-		digest.high = hash_combine64(digest.high, nulls[i] ? PPL_NULL_HASH :
-									 hash_value(column, values[i], PPL_SEED_HIGH));
-		digest.low = hash_combine64(digest.low, nulls[i] ? PPL_NULL_HASH :
-									hash_value(column, values[i], PPL_SEED_LOW));
+		if (!nulls[i])
+			column = digest_value(&digester->columns[i], values[i]);
+		digest.high = hash_combine64(digest.high, column.high);
+		digest.low = hash_combine64(digest.low, column.low);
 	}
 	return digest;
 }
