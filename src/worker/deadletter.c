@@ -61,6 +61,8 @@ context_of(const ErrorData *error, const PplRendered *event)
 		return text_or_null(context);
 	return ppl_sql_arg_text(psprintf("%s%s%s: %s",
 									 context ? context : "", context ? "\n" : "",
+									 event->incomplete ?
+									 "keeping the row, as far as it is known" :
 									 event->row || event->old ?
 									 "keeping the row, as text" :
 									 "the row was not kept", event->flaw));

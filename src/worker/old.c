@@ -28,11 +28,11 @@ typedef struct Layout
 } Layout;
 
 /*
- * Is a column of the source known in the old row of an event?  One that it did not
+ * Is a column of the source, from 0, known in the old row of an event?  One that it did not
  * have yet is what the table shows for it, if all others are known.
  */
-static bool
-is_known(const PplProgram *program, const PplEvent *event, int column)
+bool
+ppl_old_is_known(const PplProgram *program, const PplEvent *event, int column)
 {
 	if (TupleDescAttr(program->source_desc, column)->attisdropped)
 		return false;
@@ -52,7 +52,7 @@ make_layout(const PplProgram *program, const PplEvent *event)
 	layout->attnums = palloc(today->natts * sizeof(AttrNumber));
 	for (int i = 0; i < today->natts; i++)
 	{
-		layout->known[i] = is_known(program, event, i);
+		layout->known[i] = ppl_old_is_known(program, event, i);
 		if (layout->known[i])
 			layout->attnums[n++] = i + 1;
 	}
@@ -79,7 +79,7 @@ find_layout(PplProgram *program, const PplEvent *event)
 
 		layout = lfirst(lc);
 		for (int i = 0; same && i < program->source_desc->natts; i++)
-			same = layout->known[i] == is_known(program, event, i);
+			same = layout->known[i] == ppl_old_is_known(program, event, i);
 		if (same)
 			return layout;
 	}

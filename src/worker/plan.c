@@ -246,9 +246,29 @@ ppl_program_takes(const PplProgram *program, const PplEvent *event)
 }
 
 /*
+ * A value that an update left as it was, out of line, is a pointer in the log, and
+ * where it leads may be another value by now, or none: it is not known.
+ */
+static void
+note_missing(PplRow *row, TupleDesc desc, HeapTuple tuple, int natts)
+{
+	row->missing = NULL;
+	if (!HeapTupleHasExternal(tuple))
+		return;
+	for (int i = 0; i < natts; i++)
+	{
+		if (row->nulls[i] || TupleDescAttr(desc, i)->attlen != -1 ||
+			!VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(row->values[i])))
+			continue;
+		row->nulls[i] = true;
+		row->missing = bms_add_member(row->missing, i);
+	}
+}
+
+/*
  * The columns of a tuple under today's row type, matched by attribute number;
  * what the tuple does not have takes the column's missing value.  The result
- * is valid until the next call.  Errors: 42804 if a column changed its type.
+ * is valid until the next call, and in CurrentMemoryContext in part.  Errors: 42804 if a column changed its type.
  */
 const PplRow *
 ppl_program_map(PplProgram *program, TupleDesc desc, HeapTuple tuple)
@@ -262,6 +282,7 @@ ppl_program_map(PplProgram *program, TupleDesc desc, HeapTuple tuple)
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("event has more columns than its source")));
 	heap_deform_tuple(tuple, desc, row->values, row->nulls);
+	note_missing(row, desc, tuple, natts);
 	for (int i = 0; i < today->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(today, i);
@@ -287,6 +308,25 @@ const PplRow *
 ppl_program_row(PplProgram *program, const PplEvent *event)
 {
 	return ppl_program_map(program, event->desc, event->tuple);
+}
+
+/* Error 22000, which is the event's, if not all of its row is known. */
+static void
+require_complete(const PplProgram *program, const PplRow *row)
+{
+	TupleDesc	desc = program->source_desc;
+	int			column = -1;
+
+	while ((column = bms_next_member(row->missing, column)) >= 0)
+	{
+		if (!TupleDescAttr(desc, column)->attisdropped)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_EXCEPTION),
+					 errmsg("column \"%s\" of the row is not known",
+							NameStr(TupleDescAttr(desc, column)->attname)),
+					 errdetail("The update left its large value as it was, and the replica identity of \"%s\" was not FULL at that time.",
+							   get_rel_name(program->pipeline->source))));
+	}
 }
 
 /*
@@ -325,6 +365,7 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 		if (event->kind == PPL_REC_DELETE)
 			ppl_old_require_whole(program, event);
 		row = ppl_program_row(program, event);
+		require_complete(program, row);
 		values[0] = Int32GetDatum(ordinal);
 		for (int i = 0; i < today->natts; i++)
 		{

@@ -16,6 +16,9 @@ typedef struct PplRow
 {
 	Datum	   *values;
 	bool	   *nulls;
+	Bitmapset  *missing;		/* columns, from 0, that the log does not
+								 * have: an update left large values as they
+								 * were; null here */
 } PplRow;
 
 /* An output of mode upsert, ready to be written. */

@@ -15,7 +15,9 @@
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 
@@ -167,6 +169,29 @@ render(Rendering *rendering, const char **flaw)
 	return rendering->result;
 }
 
+/* What is not known of a row is not null in it. */
+static void
+leave_out_missing(const Rendering *rendering, PplRendered *rendered)
+{
+	int			column = -1;
+
+	while ((column = bms_next_member(rendering->row->missing, column)) >= 0)
+	{
+		Form_pg_attribute att = TupleDescAttr(rendering->desc, column);
+
+		if (att->attisdropped)
+			continue;
+		if (!rendered->incomplete)
+			rendered->flaw = psprintf("column \"%s\" is not known",
+									  NameStr(att->attname));
+		rendered->incomplete = true;
+		if (rendered->row != (Datum) 0)
+			rendered->row =
+				DirectFunctionCall2(jsonb_delete, rendered->row,
+									CStringGetTextDatum(NameStr(att->attname)));
+	}
+}
+
 /*
  * An event as it is kept, in CurrentMemoryContext: the row that the stages see,
  * and the old one as far as it is known.
@@ -174,7 +199,7 @@ render(Rendering *rendering, const char **flaw)
 PplRendered
 ppl_render_event(PplProgram *program, const PplEvent *event)
 {
-	PplRendered rendered = {(Datum) 0, (Datum) 0, NULL};
+	PplRendered rendered = {(Datum) 0, (Datum) 0, NULL, false};
 	Rendering	rendering;
 
 	memset(&rendering, 0, sizeof(rendering));
@@ -184,6 +209,7 @@ ppl_render_event(PplProgram *program, const PplEvent *event)
 		rendering.desc = program->source_desc;
 		rendering.row = ppl_program_row(program, event);
 		rendered.row = render(&rendering, &rendered.flaw);
+		leave_out_missing(&rendering, &rendered);
 	}
 	rendering.row = ppl_old_row(program, event, &rendering.desc);
 	if (rendering.row != NULL)

@@ -13,6 +13,7 @@ typedef struct PplRendered
 	Datum		row;			/* that stages see, as jsonb; 0 = none */
 	Datum		old;			/* the old row, as jsonb; 0 = none */
 	const char *flaw;			/* why it cannot be restored, else NULL */
+	bool		incomplete;		/* since columns of row are not known */
 } PplRendered;
 
 extern PplRendered ppl_render_event(PplProgram *program, const PplEvent *event);

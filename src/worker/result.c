@@ -15,6 +15,7 @@
 
 #include "worker/deadletter.h"
 #include "worker/lineage.h"
+#include "worker/old.h"
 #include "worker/outcome.h"
 #include "worker/policy.h"
 #include "worker/result.h"
@@ -197,7 +198,10 @@ begin_lineage(BatchResult *result)
 	result->lineage = ppl_lineage_begin(result->batch->scratch, header);
 }
 
-/* Text of the source's key of an event; NULL without a key. */
+/*
+ * Text of the source's key of an event; NULL without a key, or if the log does not
+ * have it of a row that was deleted.
+ */
 static PplLineageValue *
 source_key(BatchResult *result, const PplEvent *event)
 {
@@ -211,6 +215,9 @@ source_key(BatchResult *result, const PplEvent *event)
 	{
 		int			column = program->key_attnums[i] - 1;
 
+		if (event->kind == PPL_REC_DELETE &&
+			!ppl_old_is_known(program, event, column))
+			return NULL;
 		result->key[i].text = NULL;
 		result->key[i].len = 0;
 		if (row->nulls[column])
