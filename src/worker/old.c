@@ -24,15 +24,16 @@ typedef struct Layout
 	bool	   *known;			/* by attribute number in the source - 1 */
 	TupleDesc	desc;			/* of a record with these */
 	AttrNumber *attnums;		/* that they have in the source */
+	Bitmapset  *columns;		/* the same */
 	PplRow		row;			/* scratch */
 } Layout;
 
 /*
- * Is a column of the source known in the old row of an event?  One that it did not
+ * Is a column of the source, from 0, known in the old row of an event?  One that it did not
  * have yet is what the table shows for it, if all others are known.
  */
-static bool
-is_known(const PplProgram *program, const PplEvent *event, int column)
+bool
+ppl_old_is_known(const PplProgram *program, const PplEvent *event, int column)
 {
 	if (TupleDescAttr(program->source_desc, column)->attisdropped)
 		return false;
@@ -52,9 +53,12 @@ make_layout(const PplProgram *program, const PplEvent *event)
 	layout->attnums = palloc(today->natts * sizeof(AttrNumber));
 	for (int i = 0; i < today->natts; i++)
 	{
-		layout->known[i] = is_known(program, event, i);
+		layout->known[i] = ppl_old_is_known(program, event, i);
 		if (layout->known[i])
+		{
 			layout->attnums[n++] = i + 1;
+			layout->columns = bms_add_member(layout->columns, i + 1);
+		}
 	}
 	layout->row.values = palloc(n * sizeof(Datum));
 	layout->row.nulls = palloc(n * sizeof(bool));
@@ -79,7 +83,7 @@ find_layout(PplProgram *program, const PplEvent *event)
 
 		layout = lfirst(lc);
 		for (int i = 0; same && i < program->source_desc->natts; i++)
-			same = layout->known[i] == is_known(program, event, i);
+			same = layout->known[i] == ppl_old_is_known(program, event, i);
 		if (same)
 			return layout;
 	}
@@ -113,7 +117,7 @@ ppl_old_row(PplProgram *program, const PplEvent *event, TupleDesc *desc)
 	layout = find_layout(program, event);
 	if (layout->desc->natts == 0)
 		return NULL;
-	row = ppl_row_today(program->rows, event->desc, tuple, NULL);
+	row = ppl_row_today(program->rows, event->desc, tuple, layout->columns);
 	for (int i = 0; i < layout->desc->natts; i++)
 	{
 		layout->row.values[i] = row->values[layout->attnums[i] - 1];

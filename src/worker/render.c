@@ -195,6 +195,8 @@ render(PplProgram *program, const PplEvent *event, bool old, const char **flaw)
 		rendering.row = ppl_row_then(program->rows, event->desc,
 									 old && event->old_tuple != NULL ?
 									 event->old_tuple : event->tuple);
+		for (int i = 0; old && i < event->desc->natts; i++)
+			rendering.row->nulls[i] |= !event->in_old[i];
 	}
 	render_as_text(&rendering);
 	return rendering.result;

@@ -15,6 +15,7 @@
 
 #include "worker/deadletter.h"
 #include "worker/lineage.h"
+#include "worker/old.h"
 #include "worker/outcome.h"
 #include "worker/policy.h"
 #include "worker/result.h"
@@ -204,7 +205,7 @@ typedef struct KeyRow
 	PplProgram *program;
 	const PplEvent *event;
 	const PplRow *row;
-}			KeyRow;
+} KeyRow;
 
 static void
 read_key(void *arg)
@@ -255,6 +256,9 @@ source_key(BatchResult *result, const PplEvent *event)
 	{
 		int			column = program->key_attnums[i] - 1;
 
+		if (event->kind == PPL_REC_DELETE &&
+			!ppl_old_is_known(program, event, column))
+			return NULL;
 		result->key[i].text = NULL;
 		result->key[i].len = 0;
 		if (row->nulls[column])
