@@ -191,6 +191,37 @@ SELECT pipeline.wait_for('s');
 SELECT reason, attempts, state FROM pipeline.dead_letters WHERE pipeline = 's';
 SELECT * FROM pipeline.ledger('s');
 SELECT pipeline.drop_pipeline('s');
+
+-- A large value that an update leaves as it is, is not logged while the replica
+-- identity is not FULL: that is an error of the event, and no null, though the
+-- table has it.
+CREATE TABLE docs (id int PRIMARY KEY, n int, code int NOT NULL UNIQUE, doc text, doc2 text);
+ALTER TABLE docs ALTER doc SET STORAGE EXTERNAL, ALTER doc2 SET STORAGE EXTERNAL, REPLICA IDENTITY FULL;
+CREATE TABLE seen (id int, n int, size int, step int GENERATED ALWAYS AS IDENTITY);
+SELECT pipeline.create_pipeline('s', 'docs', operations => '{insert,update,delete}'),
+	pipeline.add_stage('s', 'size', 'transform', query => 'SELECT id, n, length(doc) + length(doc2) AS size FROM event'),
+	pipeline.add_output('s', 'seen', mode => 'append'),
+	pipeline.start('s');
+INSERT INTO docs VALUES (1, 1, 11, repeat('x', 5000), repeat('y', 4000)), (2, 2, 12, 'small', 'small');
+UPDATE docs SET n = n + 10;
+SELECT pipeline.wait_for('s');
+SELECT pipeline.stop('s');
+ALTER TABLE docs REPLICA IDENTITY USING INDEX docs_code_key;
+UPDATE docs SET n = n + 10;
+UPDATE docs SET n = n + 10, doc = 'small' WHERE id = 1;
+UPDATE docs SET n = n + 10, doc2 = 'small' WHERE id = 1;
+DELETE FROM docs;
+ALTER TABLE docs REPLICA IDENTITY FULL;
+SELECT pipeline.start('s');
+SELECT pipeline.wait_for('s');
+SELECT id, n, size FROM seen ORDER BY step;
+SELECT operation, sqlstate, reason, detail, context, event, old_event FROM pipeline.dead_letters WHERE pipeline = 's' ORDER BY commit_lsn, seq \gx
+SELECT operation, source_key, outcome FROM pipeline.lineage WHERE pipeline = 's' ORDER BY commit_lsn, seq;
+SELECT pipeline.redrive('s');
+SELECT pipeline.wait_for('s');
+SELECT reason, detail, attempts, state FROM pipeline.dead_letters WHERE pipeline = 's' ORDER BY commit_lsn, seq;
+SELECT * FROM pipeline.ledger('s');
+SELECT pipeline.drop_pipeline('s');
 SET client_min_messages = warning;
 DROP FOREIGN DATA WRAPPER nowhere CASCADE;
 DROP SCHEMA sources CASCADE;
