@@ -237,6 +237,53 @@ SELECT * FROM once ORDER BY id;
 SELECT balanced('op');
 SELECT pipeline.drop_pipeline('op');
 
+-- Beside an output of mode upsert, which shows the rows that there are, one that
+-- appends shows what was done; rows of deletes go to the latter alone.
+TRUNCATE src, plain, log;
+CREATE TABLE mirror (id int PRIMARY KEY, n int);
+CREATE TABLE halves (half int, id int, n int, PRIMARY KEY (id, half));
+CREATE FUNCTION halve(s src) RETURNS SETOF halves LANGUAGE sql STABLE AS
+$$ SELECT h, s.id, s.n / (s.n + 2) FROM generate_series(1, 2) h $$;
+CREATE FUNCTION not_seven(s src, e pipeline.event) RETURNS bool LANGUAGE sql STABLE AS
+$$ SELECT s.n <> 7 OR e.operation <> 'delete' $$;
+SELECT pipeline.create_pipeline('op', 'src', operations => '{insert,update,delete,truncate}'),
+	pipeline.add_output('op', 'mirror'),
+	pipeline.add_output('op', 'log', transform => 'log_it(src, pipeline.event)', mode => 'append'),
+	pipeline.add_output('op', 'halves', transform => 'halve(src)');
+SELECT output, mode FROM pipeline.outputs WHERE pipeline = 'op' ORDER BY output;
+SELECT * FROM pipeline.explain('op') WHERE explain ~ '_(wants|mark|put)' AND explain !~ 'Filter';
+SELECT pipeline.start('op');
+INSERT INTO src VALUES (1, 1), (2, 2), (3, 3), (4, 7);
+UPDATE src SET n = n * 10 WHERE id < 3;
+DELETE FROM src WHERE id = 1;
+BEGIN;
+INSERT INTO src VALUES (5, 5);
+DELETE FROM src WHERE id = 5;
+UPDATE src SET id = 6 WHERE id = 2;
+COMMIT;
+SELECT pipeline.wait_for('op');
+SELECT (SELECT count(*) FROM (TABLE mirror EXCEPT ALL TABLE src) x) + (SELECT count(*) FROM (TABLE src EXCEPT ALL TABLE mirror) x) AS differences;
+SELECT * FROM halves ORDER BY id, half;
+SELECT operation, id, n, was->'id' AS was FROM log ORDER BY id, operation, n;
+SELECT operation, key, output, outcome, reason, output_key FROM outcomes('op') WHERE operation = 'delete'
+ORDER BY key, output, output_key;
+SELECT balanced('op');
+-- a stage on the way to all of them that lets a delete not pass
+SELECT pipeline.add_stage('op', 'not seven', 'validate', 'not_seven(src, pipeline.event)');
+DELETE FROM src WHERE id IN (3, 4);
+SELECT pipeline.wait_for('op');
+TABLE mirror ORDER BY id;
+SELECT operation, stage, event, old_event FROM pipeline.dead_letters WHERE pipeline = 'op';
+SELECT operation, key, output, outcome FROM outcomes('op') WHERE operation = 'delete' AND key->>'id' IN ('3', '4');
+CREATE OR REPLACE FUNCTION not_seven(s src, e pipeline.event) RETURNS bool LANGUAGE sql STABLE AS $$ SELECT true $$;
+SELECT pipeline.redrive('op');
+SELECT pipeline.wait_for('op');
+TABLE mirror ORDER BY id;
+SELECT operation, key, output, outcome FROM outcomes('op') WHERE operation = 'delete' AND key->>'id' IN ('3', '4');
+SELECT operation, id FROM log WHERE id = 4 ORDER BY operation;
+SELECT balanced('op');
+SELECT pipeline.drop_pipeline('op');
+
 --
 -- As a user would write it: an audit trail.
 --

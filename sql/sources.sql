@@ -222,6 +222,29 @@ SELECT pipeline.wait_for('s');
 SELECT reason, detail, attempts, state FROM pipeline.dead_letters WHERE pipeline = 's' ORDER BY commit_lsn, seq;
 SELECT * FROM pipeline.ledger('s');
 SELECT pipeline.drop_pipeline('s');
+-- so it is for an output of mode upsert, which is right again with the next update
+CREATE TABLE sizes (id int PRIMARY KEY, n int, size int);
+SELECT pipeline.create_pipeline('s', 'docs', operations => '{insert,update,delete}'),
+	pipeline.add_stage('s', 'size', 'transform', query => 'SELECT id, n, length(doc) + length(doc2) AS size FROM event'),
+	pipeline.add_output('s', 'sizes'),
+	pipeline.start('s');
+INSERT INTO docs VALUES (1, 1, 11, repeat('x', 5000), 'small'), (2, 2, 12, 'small', 'small'), (3, 3, 13, repeat('x', 5000), 'small');
+SELECT pipeline.wait_for('s');
+SELECT pipeline.stop('s');
+ALTER TABLE docs REPLICA IDENTITY DEFAULT;
+UPDATE docs SET n = n + 10;
+UPDATE docs SET id = 30, n = 33 WHERE id = 3;
+DELETE FROM docs WHERE id = 2;
+ALTER TABLE docs REPLICA IDENTITY FULL;
+SELECT pipeline.start('s');
+SELECT pipeline.wait_for('s');
+SELECT * FROM sizes ORDER BY id;
+SELECT operation, reason, event, old_event FROM pipeline.dead_letters WHERE pipeline = 's' ORDER BY commit_lsn, seq;
+UPDATE docs SET n = n + 100;
+SELECT pipeline.wait_for('s');
+SELECT * FROM sizes ORDER BY id;
+SELECT * FROM pipeline.ledger('s');
+SELECT pipeline.drop_pipeline('s');
 SET client_min_messages = warning;
 DROP FOREIGN DATA WRAPPER nowhere CASCADE;
 DROP SCHEMA sources CASCADE;
