@@ -40,7 +40,7 @@ typedef struct Column
 	ExprState  *convert;
 	Form_pg_attribute then;		/* NULL if absent */
 	Form_pg_attribute today;
-}			Column;
+} Column;
 
 /* From one layout of events to that of today. */
 typedef struct Layout
@@ -62,15 +62,15 @@ struct PplRowMapper
 	int			next;			/* to be replaced */
 };
 
-static Layout *find_layout(PplRowMapper * mapper, TupleDesc then);
-static Layout *make_layout(PplRowMapper * mapper, TupleDesc then);
+static Layout *find_layout(PplRowMapper *mapper, TupleDesc then);
+static Layout *make_layout(PplRowMapper *mapper, TupleDesc then);
 static Node *conversion(Form_pg_attribute then, Form_pg_attribute today);
-static void deform(PplRowMapper * mapper, TupleDesc then, HeapTuple tuple);
+static void deform(PplRowMapper *mapper, TupleDesc then, HeapTuple tuple);
 static bool is_unlogged(Form_pg_attribute att, Datum value, bool isnull);
-static void refuse_unlogged(PplRowMapper * mapper, TupleDesc then,
+static void refuse_unlogged(PplRowMapper *mapper, TupleDesc then,
 							const Bitmapset *columns);
-static void convert_column(PplRowMapper * mapper, Layout *layout,
-						   const Column * column);
+static void convert_column(PplRowMapper *mapper, Layout *layout,
+						   const Column *column);
 
 /*
  * What makes rows of today's layout, in CurrentMemoryContext, where today must
@@ -100,7 +100,7 @@ ppl_row_mapper_create(TupleDesc today)
  * type that is gone.
  */
 const PplRow *
-ppl_row_today(PplRowMapper * mapper, TupleDesc then, HeapTuple tuple,
+ppl_row_today(PplRowMapper *mapper, TupleDesc then, HeapTuple tuple,
 			  const Bitmapset *columns)
 {
 	Layout	   *layout = find_layout(mapper, then);
@@ -111,7 +111,7 @@ ppl_row_today(PplRowMapper * mapper, TupleDesc then, HeapTuple tuple,
 		refuse_unlogged(mapper, then, columns);
 	for (int i = 0; i < layout->ncolumns; i++)
 	{
-		const		Column *column = &layout->columns[i];
+		const Column *column = &layout->columns[i];
 
 		if (columns != NULL && !bms_is_member(column->index + 1, columns))
 			continue;
@@ -132,7 +132,7 @@ ppl_row_today(PplRowMapper * mapper, TupleDesc then, HeapTuple tuple,
  * like the result of ppl_row_today.  Throws nothing of the event.
  */
 const PplRow *
-ppl_row_then(PplRowMapper * mapper, TupleDesc then, HeapTuple tuple)
+ppl_row_then(PplRowMapper *mapper, TupleDesc then, HeapTuple tuple)
 {
 	deform(mapper, then, tuple);
 	for (int i = 0; i < then->natts; i++)
@@ -144,8 +144,30 @@ ppl_row_then(PplRowMapper * mapper, TupleDesc then, HeapTuple tuple)
 	return &mapper->row;
 }
 
+/*
+ * The columns of an event, from 0, whose values were not logged, in
+ * CurrentMemoryContext.
+ */
+Bitmapset *
+ppl_row_unlogged(TupleDesc then, HeapTuple tuple)
+{
+	Bitmapset  *columns = NULL;
+
+	if (!HeapTupleHasExternal(tuple))
+		return NULL;
+	for (int i = 0; i < then->natts; i++)
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, i + 1, then, &isnull);
+
+		if (is_unlogged(TupleDescAttr(then, i), value, isnull))
+			columns = bms_add_member(columns, i);
+	}
+	return columns;
+}
+
 static Layout *
-find_layout(PplRowMapper * mapper, TupleDesc then)
+find_layout(PplRowMapper *mapper, TupleDesc then)
 {
 	Layout	   *layout;
 
@@ -164,7 +186,7 @@ find_layout(PplRowMapper * mapper, TupleDesc then)
 
 /* Note what to do about one column; false if its value can be taken as it is. */
 static bool
-plan_column(Column * column, TupleDesc then, TupleDesc today, int index)
+plan_column(Column *column, TupleDesc then, TupleDesc today, int index)
 {
 	Node	   *expr;
 
@@ -196,7 +218,7 @@ plan_column(Column * column, TupleDesc then, TupleDesc today, int index)
  * built below CurrentMemoryContext.
  */
 static Layout *
-make_layout(PplRowMapper * mapper, TupleDesc then)
+make_layout(PplRowMapper *mapper, TupleDesc then)
 {
 	TupleDesc	today = mapper->today;
 	MemoryContext context;
@@ -266,7 +288,7 @@ conversion(Form_pg_attribute then, Form_pg_attribute today)
 
 /* The columns as they were, where today's will be. */
 static void
-deform(PplRowMapper * mapper, TupleDesc then, HeapTuple tuple)
+deform(PplRowMapper *mapper, TupleDesc then, HeapTuple tuple)
 {
 	MemoryContextReset(mapper->values);
 	heap_deform_tuple(tuple, then, mapper->row.values, mapper->row.nulls);
@@ -285,7 +307,7 @@ is_unlogged(Form_pg_attribute att, Datum value, bool isnull)
 
 /* Error if a column that is still there has a value that was not logged. */
 static void
-refuse_unlogged(PplRowMapper * mapper, TupleDesc then,
+refuse_unlogged(PplRowMapper *mapper, TupleDesc then,
 				const Bitmapset *columns)
 {
 	for (int i = 0; i < then->natts; i++)
@@ -313,7 +335,7 @@ refuse_unlogged(PplRowMapper * mapper, TupleDesc then,
 static void
 explain_column(void *arg)
 {
-	const		Column *column = arg;
+	const Column *column = arg;
 
 	errcontext("converting column \"%s\" of the event from type %s to type %s",
 			   NameStr(column->today->attname),
@@ -324,7 +346,7 @@ explain_column(void *arg)
 }
 
 static void
-convert_column(PplRowMapper * mapper, Layout *layout, const Column * column)
+convert_column(PplRowMapper *mapper, Layout *layout, const Column *column)
 {
 	int			i = column->index;
 	ErrorContextCallback callback;

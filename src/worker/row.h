@@ -18,10 +18,11 @@ typedef struct PplRow
 
 typedef struct PplRowMapper PplRowMapper;
 
-extern PplRowMapper * ppl_row_mapper_create(TupleDesc today);
-extern const PplRow *ppl_row_today(PplRowMapper * mapper, TupleDesc then,
+extern PplRowMapper *ppl_row_mapper_create(TupleDesc today);
+extern const PplRow *ppl_row_today(PplRowMapper *mapper, TupleDesc then,
 								   HeapTuple tuple, const Bitmapset *columns);
-extern const PplRow *ppl_row_then(PplRowMapper * mapper, TupleDesc then,
+extern const PplRow *ppl_row_then(PplRowMapper *mapper, TupleDesc then,
 								  HeapTuple tuple);
+extern Bitmapset *ppl_row_unlogged(TupleDesc then, HeapTuple tuple);
 
 #endif							/* PPL_ROW_H */
