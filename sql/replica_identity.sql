@@ -74,6 +74,19 @@ SELECT id, n, length(plain) AS plain, length(packed) AS packed, length(inline) A
 	length(j::text) AS j, length(added) AS added
 FROM docs_seen ORDER BY step;
 SELECT kind, event->>'id' AS id, reason FROM pipeline.dead_letters WHERE pipeline = 'docs';
+
+-- A large value is written, then the table gets other columns, and then the
+-- pipeline comes to it.
+SELECT pipeline.stop('docs');
+ALTER TABLE docs ADD extra int DEFAULT 1, ADD passing text DEFAULT 'gone';
+INSERT INTO docs (id, plain, packed) VALUES (30, large('late', 9), repeated('late', 900));
+UPDATE docs SET n = 1 WHERE id = 30;
+ALTER TABLE docs DROP COLUMN passing;
+ALTER TABLE docs DROP COLUMN extra;
+SELECT pipeline.start('docs');
+SELECT pipeline.wait_for('docs', timeout => '30s');
+SELECT id, n, plain = large('late', 9) AS plain, packed = repeated('late', 900) AS packed
+FROM docs_seen WHERE id = 30 ORDER BY step;
 SELECT pipeline.drop_pipeline('docs', cascade => true);
 
 RESET search_path;

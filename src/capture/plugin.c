@@ -53,6 +53,7 @@ static void startup(LogicalDecodingContext *ctx, OutputPluginOptions *options,
 static void begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn);
 static void change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 				   Relation relation, ReorderBufferChange *change);
+static HeapTuple form(TupleDesc desc, Datum *values, bool *nulls);
 static void append(PplSource *source, PplSpoolChange *record);
 static void truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 							int nrelations, Relation relations[],
@@ -212,7 +213,22 @@ complete(HeapTuple tuple, HeapTuple old_tuple, const PplSpoolSchema *schema)
 			continue;
 		any = true;
 	}
-	return any ? heap_form_tuple(desc, values, nulls) : tuple;
+	return any ? form(desc, values, nulls) : tuple;
+}
+
+/*
+ * A tuple as it is in the heap, with nothing that a composite value has: that
+ * says of which state of the row type it is, and the server refuses to read it by
+ * other columns than that has by then.
+ */
+static HeapTuple
+form(TupleDesc desc, Datum *values, bool *nulls)
+{
+	HeapTuple	tuple = heap_form_tuple(desc, values, nulls);
+
+	memset(&tuple->t_data->t_choice, 0, sizeof(tuple->t_data->t_choice));
+	ItemPointerSetInvalid(&tuple->t_data->t_ctid);
+	return tuple;
 }
 
 static void
