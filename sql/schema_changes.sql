@@ -21,6 +21,15 @@ EXCEPTION WHEN data_exception THEN
 	CALL schema_changes.add(source, event - '{a, n, b}'::text[]);
 END $$;
 
+CREATE PROCEDURE reached(name text, wanted text) LANGUAGE plpgsql AS $$
+DECLARE
+	until timestamptz := clock_timestamp() + interval '1 min';
+BEGIN
+	WHILE (SELECT state FROM pipeline.status WHERE pipeline = name) <> wanted AND clock_timestamp() < until LOOP
+		PERFORM pipeline.wait_for(name, timeout => '10 ms');
+	END LOOP;
+END $$;
+
 -- One change, between transactions that write, and within one.
 CREATE PROCEDURE try(ddl text, running bool, INOUT result text) LANGUAGE plpgsql AS $$
 DECLARE
@@ -166,7 +175,7 @@ SELECT pipeline.wait_for('w');
 ALTER TABLE src REPLICA IDENTITY DEFAULT;
 UPDATE src SET a = 70 WHERE id = 7;
 UPDATE src SET a = 71, big = 'short' WHERE id = 7;
-SELECT pipeline.wait_for('w', timeout => '0.3 s');
+CALL reached('w', 'failed');
 SELECT state, last_error FROM pipeline.status WHERE pipeline = 'w';
 ALTER TABLE src REPLICA IDENTITY FULL;
 SELECT pipeline.wait_for('w');
