@@ -23,6 +23,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -236,6 +237,11 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	PplProgram *program = palloc0(sizeof(*program));
 
+	/*
+	 * plpgsql goes on with the types that fields of rows had when it saw them
+	 * first, unless its plans are made anew.
+	 */
+	ResetPlanCache();
 	self.stale = false;
 	program->context = context;
 	program->version = version;
