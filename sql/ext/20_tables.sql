@@ -11,6 +11,7 @@ CREATE TABLE _pipeline.pipelines (
 	partition_by text[],
 	workers int NOT NULL,
 	lineage text NOT NULL,
+	on_schema_change text NOT NULL,
 	search_path text NOT NULL,
 	running bool NOT NULL DEFAULT false,
 	born bool NOT NULL DEFAULT false,
@@ -23,6 +24,7 @@ CREATE TABLE _pipeline.pipelines (
 	CONSTRAINT pipelines_name_key UNIQUE (name),
 	CONSTRAINT pipelines_consistency_check CHECK (consistency IN ('strong', 'causal', 'eventual')),
 	CONSTRAINT pipelines_lineage_check CHECK (lineage IN ('row', 'none')),
+	CONSTRAINT pipelines_on_schema_change_check CHECK (on_schema_change IN ('adapt', 'pause')),
 	CONSTRAINT pipelines_workers_check CHECK (workers >= 1),
 	CONSTRAINT pipelines_born_check CHECK (NOT born OR (system_identifier IS NOT NULL AND database IS NOT NULL AND slot_lsn IS NOT NULL))
 );

@@ -13,11 +13,12 @@ CREATE FUNCTION pipeline.create_pipeline(
 	consistency text DEFAULT 'strong',
 	partition_by text[] DEFAULT NULL,
 	workers int DEFAULT 1,
-	lineage text DEFAULT 'row')
+	lineage text DEFAULT 'row',
+	on_schema_change text DEFAULT 'adapt')
 RETURNS void
 AS 'MODULE_PATHNAME', 'pipeline_create_pipeline'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pipeline.create_pipeline(text, regclass, text[], text, text[], int, text) IS 'declare a pipeline; it is stopped';
+COMMENT ON FUNCTION pipeline.create_pipeline(text, regclass, text[], text, text[], int, text, text) IS 'declare a pipeline; it is stopped';
 
 CREATE FUNCTION pipeline.add_stage(
 	pipeline text,
@@ -108,6 +109,12 @@ RETURNS bigint
 AS 'MODULE_PATHNAME', 'pipeline_discard'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pipeline.discard(text, bigint[], text) IS 'give up on open dead letters; returns how many';
+
+CREATE FUNCTION pipeline.accept_schema(pipeline text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pipeline_accept_schema'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.accept_schema(text) IS 'have a pipeline go on that is paused because its source was changed';
 
 CREATE FUNCTION pipeline.explain(name text, segment int DEFAULT NULL)
 RETURNS SETOF text

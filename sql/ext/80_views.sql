@@ -10,6 +10,7 @@ SELECT p.name AS pipeline,
 	p.partition_by,
 	p.workers,
 	p.lineage,
+	p.on_schema_change,
 	p.search_path,
 	p.running AND _pipeline.is_here(p.system_identifier, p.database) AS running,
 	p.version,
@@ -278,6 +279,24 @@ FROM _pipeline.dead_letters d
 	JOIN _pipeline.pipelines p ON p.pipeline_id = d.pipeline_id
 WHERE _pipeline.may_see_payload(p.owner);
 COMMENT ON VIEW pipeline.dead_letters IS 'events that were rejected or failed, with all that is needed to run them again';
+
+CREATE VIEW pipeline.schema_events WITH (security_barrier) AS
+SELECT e.id,
+	p.name AS pipeline,
+	e.source,
+	e.commit_lsn,
+	e.xid,
+	e.committed_at,
+	e.change,
+	e.column_name,
+	e.old_type,
+	e.new_type,
+	CASE WHEN e.pauses THEN 'pause' ELSE 'adapt' END AS action,
+	e.state
+FROM _pipeline.schema_events e
+	JOIN _pipeline.pipelines p ON p.pipeline_id = e.pipeline_id
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.schema_events IS 'changes of sources, and what became of the pipelines because of them';
 
 -- Of a pipeline that is gone only operators and admins see the past.
 CREATE VIEW pipeline.audit_log WITH (security_barrier) AS

@@ -244,6 +244,7 @@ SELECT CASE
 		WHEN h.state = 'waiting' THEN
 			pg_catalog.format('ALTER SYSTEM SET max_worker_processes = %s; -- then restart the server', pg_catalog.current_setting('max_worker_processes')::int + 8)
 		WHEN h.state = 'lost' THEN pg_catalog.format('SELECT pipeline.start(%L, skip_to_now => true);', h.name)
+		WHEN h.state = 'paused' AND h.sqlstate = '55000' THEN h.hint
 		WHEN h.state = 'paused' AND h.sqlstate = '53400' THEN
 			pg_catalog.format('SELECT pipeline.redrive(%1$L); -- when it is mended, or SELECT pipeline.discard(%2$s, ids, why);', h.name, _pipeline.remark(pg_catalog.quote_literal(h.name)))
 		WHEN h.hint ~ '^(GRANT (SELECT|INSERT|USAGE|EXECUTE) ON|ALTER TABLE \S+ (ADD COLUMN|REPLICA IDENTITY)) [^;\r\n]+;' THEN

@@ -30,6 +30,7 @@
 #include "base/control.h"
 #include "base/shm.h"
 #include "catalog/adopt.h"
+#include "catalog/layout.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
@@ -230,6 +231,7 @@ give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn)
 					   " WHERE pipeline_id = $1",
 					   lengthof(id), id);
 	ppl_backlog_clear(pipeline->pipeline_id);
+	ppl_layout_store(pipeline->pipeline_id);
 	(void) ppl_sql_run("UPDATE " PPL_PIPELINES
 					   " SET running = true, born = true,"
 					   " system_identifier = $2, database = $3, slot_lsn = $4"

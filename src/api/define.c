@@ -69,18 +69,21 @@ static void check_unread(const PplPipeline *pipeline);
 
 /*
  * pipeline.create_pipeline(name text, source regclass, operations text[],
- *		consistency text, partition_by text[], workers int, lineage text)
+ *		consistency text, partition_by text[], workers int, lineage text,
+ *		on_schema_change text)
  */
 Datum
 pipeline_create_pipeline(PG_FUNCTION_ARGS)
 {
 	static const char *const consistencies[] = {"strong", "causal", "eventual"};
 	static const char *const lineages[] = {"row", "none"};
+	static const char *const policies[] = {"adapt", "pause", "dead_letter"};
 	char	   *name = ppl_args_text(fcinfo, 0, "name");
 	Oid			source = ppl_args_oid(fcinfo, 1, "source");
 	char	   *consistency = ppl_args_text(fcinfo, 3, "consistency");
 	int			workers = ppl_args_int(fcinfo, 5, "workers");
 	char	   *lineage = ppl_args_text(fcinfo, 6, "lineage");
+	char	   *policy = ppl_args_text(fcinfo, 7, "on_schema_change");
 	PplPipeline pipeline = {0};
 	PplSqlResult *rows;
 
@@ -94,6 +97,9 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 	if (strcmp(consistency, "strong") != 0)
 		refuse_yet("consistency", consistency, "strong");
 	check_word("lineage", lineage, lengthof(lineages), lineages);
+	check_word("on_schema_change", policy, lengthof(policies), policies);
+	if (strcmp(policy, "dead_letter") == 0)
+		refuse_yet("on_schema_change", policy, "adapt or pause");
 	check_positive("workers", workers);
 	if (workers > 1)
 		refuse_yet("workers", psprintf("%d", workers), "1");
@@ -112,12 +118,13 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 			ppl_sql_arg_int(workers),
 			ppl_sql_arg_text(lineage),
 			ppl_sql_arg_text(ppl_check_current_path()),
+			ppl_sql_arg_text(policy),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_PIPELINES
 						   " (name, owner, source, operations, consistency,"
-						   " partition_by, workers, lineage, search_path)"
-						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+						   " partition_by, workers, lineage, search_path, on_schema_change)"
+						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 						   " ON CONFLICT (name) DO NOTHING"
 						   " RETURNING pipeline_id",
 						   lengthof(args), args);
@@ -647,7 +654,10 @@ pipeline_drop_pipeline(PG_FUNCTION_ARGS)
 		(void) ppl_sql_run("WITH kept AS ("
 						   " DELETE FROM " PPL_KEPT
 						   " WHERE output_id IN (SELECT output_id FROM " PPL_OUTPUTS
-						   "  WHERE pipeline_id = $1))"
+						   "  WHERE pipeline_id = $1)),"
+						   " schema AS ("
+						   " DELETE FROM " PPL_SCHEMA_EVENTS
+						   " WHERE pipeline_id = $1)"
 						   " DELETE FROM " PPL_PIPELINES
 						   " WHERE pipeline_id = $1",
 						   lengthof(args), args);

@@ -38,6 +38,21 @@ ppl_control_emit(PplControlAction action, int32 pipeline_id, int32 version,
 	ppl_wake_at_commit();
 }
 
+/* See control.h.  Errors: 55000 if the slot of this database is not ready. */
+void
+ppl_control_schema(int32 pipeline_id, Oid source, bool pauses)
+{
+	PplControl	control;
+
+	memset(&control, 0, sizeof(control));
+	control.action = PPL_CONTROL_SCHEMA;
+	control.pipeline_id = pipeline_id;
+	control.source = source;
+	control.flags = pauses ? PPL_CONTROL_PAUSES : 0;
+	write_message(&control);
+	ppl_wake_at_commit();
+}
+
 /* See control.h.  Called by workers, so the slot is ready. */
 void
 ppl_control_batch(int32 pipeline_id)

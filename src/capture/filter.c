@@ -323,10 +323,12 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 			break;
 		case PPL_CONTROL_REDRIVE:
 		case PPL_CONTROL_DISCARD:
+		case PPL_CONTROL_ACCEPT:
 			pg_atomic_write_u32(&shared->letters_xid, xid);
 			break;
 		case PPL_CONTROL_CHANGE:
 		case PPL_CONTROL_BATCH:
+		case PPL_CONTROL_SCHEMA:
 			break;
 	}
 	LWLockRelease(ppl_shared->lock);
@@ -363,7 +365,8 @@ give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin)
 static bool
 wakes(const PplConsumer *consumer, uint8 action)
 {
-	if (action == PPL_CONTROL_REDRIVE || action == PPL_CONTROL_DISCARD)
+	if (action == PPL_CONTROL_REDRIVE || action == PPL_CONTROL_DISCARD ||
+		action == PPL_CONTROL_ACCEPT)
 		return consumer->state == PPL_WORKER_PAUSED ||
 			consumer->state == PPL_WORKER_FAILED ||
 			consumer->state == PPL_WORKER_RETRYING;

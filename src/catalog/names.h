@@ -24,6 +24,8 @@
 #define PPL_BATCHES				PPL_PRIVATE_SCHEMA ".batches"
 #define PPL_RERUNS				PPL_PRIVATE_SCHEMA ".reruns"
 #define PPL_DEAD_LETTERS		PPL_PRIVATE_SCHEMA ".dead_letters"
+#define PPL_LAYOUTS				PPL_PRIVATE_SCHEMA ".layouts"
+#define PPL_SCHEMA_EVENTS		PPL_PRIVATE_SCHEMA ".schema_events"
 #define PPL_AUDIT_LOG			PPL_PRIVATE_SCHEMA ".audit_log"
 
 #define PPL_ROLE_READER			"pipeline_reader"

@@ -40,6 +40,7 @@
 #include "worker/result.h"
 #include "worker/retry.h"
 #include "worker/run.h"
+#include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
 #include "worker/timeout.h"
@@ -319,7 +320,7 @@ halt(Attempt *attempt)
 
 /* Wait until a lock can be had, without any other. */
 static void
-wait_for_lock(PplBusy * busy)
+wait_for_lock(PplBusy *busy)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -407,7 +408,7 @@ run_work(Attempt *attempt, PplBatch *batch)
  * definition any more.
  */
 static bool
-load_program(Attempt *attempt)
+load_program(Attempt *attempt, const PplBatch *batch)
 {
 	PplWorker  *worker = attempt->worker;
 	PplCheckpoint checkpoint;
@@ -418,13 +419,19 @@ load_program(Attempt *attempt)
 	worker->program = ppl_program_load(worker->context, worker->pipeline_id,
 									   worker->checkpoint.version);
 	ppl_checkpoint_load(worker->pipeline_id, &checkpoint);
-	PopActiveSnapshot();
 	checkpoint.foreign |= worker->program != NULL &&
 		worker->program->pipeline->slot_lsn != worker->db->slot_lsn;
 	if (checkpoint.exists && !checkpoint.foreign &&
 		!ppl_position_after(checkpoint.position, worker->checkpoint.position) &&
 		!ppl_position_after(worker->checkpoint.position, checkpoint.position))
-		return true;
+	{
+		/* what is to be accepted first is noted with this transaction */
+		attempt->abandoned = batch != NULL && !attempt->probing &&
+			worker->program != NULL && ppl_schema_missed(worker, batch);
+		PopActiveSnapshot();
+		return !attempt->abandoned;
+	}
+	PopActiveSnapshot();
 	worker->checkpoint = checkpoint;
 	attempt->abandoned = true;
 	return false;
@@ -452,7 +459,7 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 		if (worker->program != NULL && !ppl_program_is_stale() &&
 			worker->program->version == worker->checkpoint.version)
 			break;
-		if (!load_program(attempt))
+		if (!load_program(attempt, batch))
 			return false;
 		if (worker->program == NULL)
 			break;
@@ -498,8 +505,10 @@ run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, guc_level);
 	ppl_policy_count(worker, batch, attempt->redrive);
-	if (!attempt->redrive)
-		attempt->position = batch->last;
+	if (attempt->redrive)
+		return;
+	ppl_schema_passed(worker, batch);
+	attempt->position = batch->last;
 }
 
 /*
@@ -655,6 +664,8 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 										 * before */
 		else
 			wait_for_rest(worker, batch);
+		if (chunk->nevents == 0)
+			ppl_schema_passed(worker, chunk);
 		if (attempt->cut)
 			return;
 		if (complete)

@@ -68,6 +68,7 @@ transaction_of(PplBatch *batch, const PplRecordHeader *header)
 	txn->committed_at = header->committed_at;
 	txn->first = batch->nevents + 1;
 	txn->nevents = 0;
+	txn->schema = false;
 	return txn;
 }
 
@@ -163,6 +164,31 @@ is_full(const PplBatch *batch, const PplGatherRequest *request)
 		batch->bytes >= request->max_bytes;
 }
 
+/* This record ends the batch. */
+static void
+set_control(PplBatch *batch, const PplSpoolRecord *record)
+{
+	batch->has_control = true;
+	batch->control = record->control;
+	batch->control_xid = record->header.xid;
+	batch->control_committed_at = record->header.committed_at;
+	batch->control_position.commit_lsn = record->header.commit_lsn;
+	batch->control_position.seq = record->header.seq;
+}
+
+/*
+ * A change of the source within a transaction that has events before it is no
+ * reason to show a half of that, if nothing has to be stopped.
+ */
+static bool
+is_passed(const PplSpoolRecord *record, const PplGatherRequest *request,
+		  bool open)
+{
+	return record->control.action == PPL_CONTROL_SCHEMA &&
+		(record->control.flags & PPL_CONTROL_PAUSES) == 0 &&
+		(open || record->header.commit_lsn == request->only);
+}
+
 /*
  * Fill the batch from the reader's position, at most up to end, which is
  * published.  Afterwards the reader stands at batch->end_pos.
@@ -205,10 +231,12 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			if (record.control.pipeline_id != request->pipeline_id ||
 				(!request->born && record.control.action != PPL_CONTROL_BIRTH))
 				continue;
-			batch->has_control = true;
-			batch->control = record.control;
-			batch->control_xid = record.header.xid;
-			batch->control_position = position;
+			if (is_passed(&record, request, open))
+			{
+				transaction_of(batch, &header)->schema = true;
+				continue;
+			}
+			set_control(batch, &record);
 			batch->control_end = ppl_spool_reader_position(reader);
 			take_cut(&cut, batch, before);
 			open = false;

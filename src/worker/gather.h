@@ -20,6 +20,8 @@ typedef struct PplBatchTxn
 	TimestampTz committed_at;
 	int			first;			/* ordinal of its first event here */
 	int			nevents;
+	bool		schema;			/* it changed the source, and that is no
+								 * reason to stop */
 	PplSpoolPos end_pos;		/* in the spool, when it is complete */
 } PplBatchTxn;
 
@@ -70,6 +72,7 @@ typedef struct PplBatch
 	bool		has_control;	/* a control record follows the events */
 	PplControl	control;
 	TransactionId control_xid;
+	TimestampTz control_committed_at;
 	PplPosition control_position;
 	PplSpoolPos control_end;
 } PplBatch;

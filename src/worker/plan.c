@@ -23,6 +23,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -119,7 +120,7 @@ ppl_program_objects_changed(void)
  * program, only the source.
  */
 bool
-ppl_program_lock(const PplProgram *program, Oid source, PplBusy * busy)
+ppl_program_lock(const PplProgram *program, Oid source, PplBusy *busy)
 {
 	PplStatement *statement = program ? program->statement : NULL;
 	List	   *relids = program ? statement->relids : list_make1_oid(source);
@@ -147,9 +148,17 @@ ppl_program_lock(const PplProgram *program, Oid source, PplBusy * busy)
 static void
 load_source(PplProgram *program)
 {
-	Relation	source = table_open(program->pipeline->source, AccessShareLock);
-	Oid			pkey = RelationGetPrimaryKeyIndex(source);
+	Relation	source = try_table_open(program->pipeline->source, AccessShareLock);
+	Oid			pkey;
 
+	if (source == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the source of pipeline \"%s\" does not exist any more",
+						program->pipeline->name),
+				 errhint("SELECT pipeline.drop_pipeline(%s);",
+						 quote_literal_cstr(program->pipeline->name))));
+	pkey = RelationGetPrimaryKeyIndex(source);
 	program->source_desc = CreateTupleDescCopyConstr(RelationGetDescr(source));
 	program->rows = ppl_row_mapper_create(program->source_desc);
 	if (OidIsValid(pkey))
@@ -228,6 +237,11 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	PplProgram *program = palloc0(sizeof(*program));
 
+	/*
+	 * plpgsql goes on with the types that fields of rows had when it saw them
+	 * first, unless its plans are made anew.
+	 */
+	ResetPlanCache();
 	self.stale = false;
 	program->context = context;
 	program->version = version;

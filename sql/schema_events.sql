@@ -1,0 +1,200 @@
+-- Changes of a source have a place among its rows: they are noted there, and the
+-- pipeline goes on or stops there.
+CREATE SCHEMA schema_events;
+SET search_path = schema_events;
+SET client_min_messages = warning;
+CREATE ROLE regress_pipeline_ddl;
+CREATE TYPE kind AS ENUM ('a', 'b');
+CREATE TABLE src (id int PRIMARY KEY, a int, k kind, c text);
+CREATE TABLE dst (id int, a int);
+CREATE TABLE careful (id int, a int);
+CREATE VIEW seen AS
+SELECT pipeline, source, change, column_name, old_type, new_type, action, state,
+	commit_lsn IS NOT NULL AND committed_at IS NOT NULL AND xid IS NOT NULL AS placed
+FROM pipeline.schema_events ORDER BY id;
+CREATE VIEW news AS
+SELECT change, column_name, old_type, new_type FROM pipeline.schema_events WHERE pipeline = 'adapts' ORDER BY id;
+CREATE PROCEDURE paused(name text) LANGUAGE plpgsql AS $$
+DECLARE
+	until timestamptz := clock_timestamp() + interval '1 min';
+BEGIN
+	WHILE (SELECT state FROM pipeline.status WHERE pipeline = name) <> 'paused' AND clock_timestamp() < until LOOP
+		PERFORM pipeline.wait_for(name, timeout => '10 ms');
+	END LOOP;
+END $$;
+SELECT pipeline.create_pipeline('x', 'src', on_schema_change => 'dead_letter');
+SELECT pipeline.create_pipeline('x', 'src', on_schema_change => 'ignore');
+SELECT pipeline.create_pipeline('x', 'src', on_schema_change => NULL);
+SELECT pipeline.create_pipeline('adapts', 'src'), pipeline.create_pipeline('pauses', 'src', on_schema_change => 'pause');
+SELECT pipeline, on_schema_change FROM pipeline.pipelines ORDER BY 1;
+SELECT pipeline.add_stage(p, 't', 'transform', query => 'SELECT id, a FROM event') FROM unnest('{adapts,pauses}'::text[]) p;
+SELECT pipeline.add_output('adapts', 'dst'), pipeline.add_output('pauses', 'careful');
+-- none before the birth
+ALTER TABLE src ADD COLUMN early int;
+SELECT pipeline.start('adapts'), pipeline.start('pauses');
+TABLE seen;
+
+-- What changes nothing that an event shows is none, neither is what is taken back, or
+-- a change of another table.
+ALTER TABLE src ALTER COLUMN a SET STATISTICS 10, ALTER COLUMN a SET DEFAULT 1, ADD CHECK (a > 0);
+CREATE INDEX ON src (a);
+BEGIN;
+SAVEPOINT s;
+ALTER TABLE src DROP COLUMN early;
+ROLLBACK TO s;
+COMMIT;
+ALTER TABLE dst ADD COLUMN more int;
+CREATE TEMP TABLE src (id int);
+ALTER TABLE pg_temp.src ADD COLUMN a int;
+DROP TABLE pg_temp.src;
+TABLE seen;
+
+-- In a transaction that changes rows, too; here what pauses stops between them.
+BEGIN;
+INSERT INTO src VALUES (1, 1);
+ALTER TABLE src ADD COLUMN d int DEFAULT 7;
+INSERT INTO src VALUES (2, 2);
+COMMIT;
+INSERT INTO src VALUES (3, 3);
+SELECT pipeline.wait_for('adapts');
+CALL paused('pauses');
+SELECT id FROM dst ORDER BY id;
+SELECT id FROM careful ORDER BY id;
+TABLE seen;
+SELECT pipeline, state, last_error FROM pipeline.status ORDER BY 1;
+SELECT severity, pipeline, what, hint FROM pipeline.health();
+
+-- Going on: not before it is committed, and not while a column is missing that is used.
+SET client_min_messages = notice;
+SELECT pipeline.accept_schema('adapts');
+BEGIN;
+SELECT pipeline.accept_schema('pauses');
+ROLLBACK;
+CALL paused('pauses');
+SELECT pipeline.accept_schema('pauses');
+SET client_min_messages = warning;
+SELECT pipeline.wait_for('pauses');
+SELECT id FROM careful ORDER BY id;
+ALTER TABLE src RENAME COLUMN a TO aa;
+INSERT INTO src VALUES (4, 4);
+CALL paused('pauses');
+SELECT pipeline.accept_schema('pauses');
+SELECT state FROM pipeline.status WHERE pipeline = 'pauses';
+ALTER TABLE src RENAME COLUMN aa TO a;
+CALL paused('pauses');
+SELECT pipeline.accept_schema('pauses');
+SELECT pipeline.wait_for('adapts'), pipeline.wait_for('pauses');
+SELECT id FROM careful ORDER BY id;
+SELECT pipeline, change, column_name, old_type, new_type, state, placed FROM seen;
+SELECT who = current_user AS who, action, pipeline, jsonb_array_length(translate(detail->>'ids', '{}', '[]')::jsonb) AS accepted
+FROM pipeline.audit_log WHERE action = 'accept_schema' ORDER BY id;
+
+-- All kinds, as one sees them; also those that come by a way of their own.
+ALTER TABLE src DROP COLUMN d, ADD COLUMN e numeric(5, 2), ALTER COLUMN a TYPE bigint, ALTER COLUMN c TYPE varchar(7);
+ALTER VIEW src RENAME COLUMN e TO ee;
+DROP TYPE kind CASCADE;
+ALTER TABLE src DROP CONSTRAINT src_pkey;
+ALTER TABLE src ADD CONSTRAINT p PRIMARY KEY (id);
+ALTER TABLE src REPLICA IDENTITY NOTHING;
+CREATE UNIQUE INDEX u ON src (id, a);
+ALTER TABLE src ALTER COLUMN a SET NOT NULL, REPLICA IDENTITY USING INDEX u;
+DROP INDEX u;
+ALTER TABLE src REPLICA IDENTITY FULL;
+SELECT * FROM news OFFSET 3;
+CALL paused('pauses');
+SELECT pipeline.accept_schema('pauses');
+SELECT pipeline.wait_for('pauses');
+
+-- By a role that knows nothing of pipelines.
+GRANT ALL ON SCHEMA schema_events TO regress_pipeline_ddl;
+ALTER TABLE src OWNER TO regress_pipeline_ddl;
+SET ROLE regress_pipeline_ddl;
+ALTER TABLE schema_events.src ADD COLUMN by_owner int;
+SELECT count(*) FROM pipeline.schema_events;
+RESET ROLE;
+ALTER TABLE src OWNER TO CURRENT_USER;
+SELECT change, column_name FROM news OFFSET 13;
+GRANT USAGE ON SCHEMA pipeline TO regress_pipeline_ddl;
+SET ROLE regress_pipeline_ddl;
+SELECT count(*) FROM pipeline.schema_events;
+CALL paused('pauses');
+SELECT pipeline.accept_schema('pauses');
+RESET ROLE;
+CALL paused('pauses');
+SELECT pipeline.accept_schema('pauses');
+
+-- While a pipeline is stopped; and a table moves with its name.
+SELECT pipeline.stop('adapts');
+ALTER TABLE src DROP COLUMN by_owner;
+ALTER TABLE src RENAME TO source;
+INSERT INTO source VALUES (5, 5);
+SELECT change, column_name, state, placed FROM seen WHERE pipeline = 'adapts' OFFSET 14;
+SELECT pipeline.start('adapts');
+SELECT pipeline.wait_for('adapts');
+SELECT change, column_name, state, placed FROM seen WHERE pipeline = 'adapts' OFFSET 14;
+CALL paused('pauses');
+SELECT pipeline.accept_schema('pauses');
+SELECT pipeline.wait_for('pauses');
+
+-- A command never fails because of pipelines; what was not told is found with the next row.
+ALTER EVENT TRIGGER pipeline_schema_changed DISABLE;
+ALTER TABLE source ADD COLUMN untold int;
+INSERT INTO source (id, a, untold) VALUES (6, 6, 6);
+SELECT pipeline.wait_for('adapts');
+CALL paused('pauses');
+SELECT pipeline, change, column_name, state, placed FROM seen WHERE column_name = 'untold' ORDER BY 1, 2;
+SELECT state FROM pipeline.status ORDER BY pipeline;
+CALL paused('pauses');
+SELECT pipeline.accept_schema('pauses');
+SELECT pipeline.wait_for('pauses');
+ALTER EVENT TRIGGER pipeline_schema_changed ENABLE ALWAYS;
+ALTER TABLE _pipeline.layouts RENAME TO hidden;
+ALTER TABLE source DROP COLUMN untold;
+ALTER EVENT TRIGGER pipeline_schema_changed DISABLE;
+ALTER TABLE _pipeline.hidden RENAME TO layouts;
+ALTER EVENT TRIGGER pipeline_schema_changed ENABLE ALWAYS;
+INSERT INTO source (id, a) VALUES (7, 7);
+SELECT pipeline.wait_for('adapts');
+CALL paused('pauses');
+SELECT pipeline, change, column_name, state, placed FROM seen WHERE column_name = 'untold' ORDER BY 1, 2;
+CALL paused('pauses');
+SELECT pipeline.accept_schema('pauses');
+SELECT pipeline.wait_for('pauses');
+SELECT (SELECT string_agg(id::text, ' ' ORDER BY id) FROM dst) AS dst, (SELECT string_agg(id::text, ' ' ORDER BY id) FROM careful) AS careful;
+
+-- A pause ends with its pipeline, and with a birth anew.
+ALTER TABLE source ADD COLUMN last int;
+SELECT pipeline.start('pauses', skip_to_now => true);
+INSERT INTO source (id, a) VALUES (8, 8);
+SELECT pipeline.wait_for('pauses');
+SELECT state FROM pipeline.status WHERE pipeline = 'pauses';
+DROP TABLE source CASCADE;
+SELECT pipeline.wait_for('adapts');
+CALL paused('pauses');
+SELECT pipeline, change, state FROM seen WHERE change = 'drop_table' ORDER BY 1;
+SELECT pipeline.drop_pipeline('adapts'), pipeline.drop_pipeline('pauses');
+SELECT count(*) FROM _pipeline.schema_events;
+SELECT count(*) FROM _pipeline.layouts;
+
+-- Under an output of mode upsert a pipeline stops where less of old rows is known,
+-- since the output would not be what the source is.
+CREATE TABLE src (id int PRIMARY KEY, a int);
+CREATE TABLE mirror (id int PRIMARY KEY, a int);
+SELECT pipeline.create_pipeline('u', 'src', '{insert,update,delete}'), pipeline.add_output('u', 'mirror'), pipeline.start('u');
+INSERT INTO src VALUES (1, 1), (2, 2);
+ALTER TABLE src REPLICA IDENTITY FULL;
+UPDATE src SET a = 10 WHERE id = 1;
+SELECT pipeline.wait_for('u');
+TABLE mirror ORDER BY id;
+ALTER TABLE src REPLICA IDENTITY DEFAULT;
+DELETE FROM src WHERE id = 2;
+CALL paused('u');
+SELECT state, last_error FROM pipeline.status;
+SELECT pipeline.accept_schema('u');
+SELECT pipeline.wait_for('u');
+TABLE mirror ORDER BY id;
+SELECT change, old_type, new_type, action, state FROM seen;
+SELECT pipeline.drop_pipeline('u');
+DROP SCHEMA schema_events CASCADE;
+REVOKE USAGE ON SCHEMA pipeline FROM regress_pipeline_ddl;
+DROP ROLE regress_pipeline_ddl;

@@ -1,0 +1,196 @@
+/*
+ * schema.c
+ *		Tell pipelines that their sources were changed, and let them go on.
+ *
+ * The event triggers run in the backend of whoever changes a table, as that
+ * role; what they read and write is ours, and they elevate themselves for it.
+ * A statement of a user must not fail because of a pipeline: whatever goes wrong
+ * is taken back and becomes a warning, and the worker finds the difference later
+ * (worker/schema.c).  They wait only for another transaction that changes the
+ * same source.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "commands/event_trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "api/access.h"
+#include "api/args.h"
+#include "api/check.h"
+#include "base/control.h"
+#include "base/shm.h"
+#include "catalog/layout.h"
+#include "catalog/names.h"
+#include "catalog/sql.h"
+
+PPL_FUNCTION(pipeline_schema_changed);
+PPL_FUNCTION(pipeline_accept_schema);
+
+/* Pipelines of this life of this database; $1 and $2 say which that is. */
+#define BORN_PIPELINES \
+	PPL_PIPELINES " p JOIN " PPL_LAYOUTS " l USING (pipeline_id)" \
+	" WHERE p.born AND p.system_identifier = $1 AND p.database = $2"
+
+static PplSqlResult *
+select_pipelines(const char *sql)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+	};
+
+	return ppl_sql_run(sql, lengthof(args), args);
+}
+
+/*
+ * Pipelines whose sources this command may have changed: the table itself, one
+ * that it is a partition of, its partitions and children, or one made of a type.
+ */
+static PplSqlResult *
+select_changed(void)
+{
+	return select_pipelines("SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
+							" AND EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c"
+							"  WHERE c.objid = p.source"
+							"  OR p.source = pg_partition_root(c.objid)"
+							"  OR EXISTS (SELECT FROM pg_partition_ancestors(c.objid) a"
+							"   WHERE a.relid = p.source)"
+							"  OR EXISTS (SELECT FROM pg_class t WHERE t.oid = c.objid AND t.relhassubclass)"
+							"  OR EXISTS (SELECT FROM pg_class t WHERE t.oid = p.source AND t.reloftype = c.objid))"
+							" ORDER BY p.pipeline_id");
+}
+
+/* Pipelines whose sources lost something that was dropped. */
+static PplSqlResult *
+select_dropped(void)
+{
+	return select_pipelines("SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
+							" AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d"
+							"  WHERE NOT d.is_temporary AND (d.objid = p.source"
+							"  OR d.objid::int8 = (l.layout->>'index')::int8"
+							"  OR l.layout->'partitions' ? d.objid::text))"
+							" ORDER BY p.pipeline_id");
+}
+
+static void
+tell_pipelines(const EventTriggerData *trigger)
+{
+	PplSqlResult *rows;
+
+	if (select_pipelines("SELECT FROM " BORN_PIPELINES " LIMIT 1")->nrows == 0)
+		return;
+	rows = strcmp(trigger->event, "sql_drop") == 0 ?
+		select_dropped() : select_changed();
+	for (int64 row = 0; row < rows->nrows; row++)
+	{
+		int			pipeline_id = ppl_sql_int(rows, row, 0);
+		bool		pauses;
+
+		if (ppl_layout_note(pipeline_id, GetTopTransactionId(), &pauses) > 0)
+			ppl_control_schema(pipeline_id, ppl_sql_oid(rows, row, 1), pauses);
+	}
+}
+
+/* Can this error be put aside?  Not if the command or the session is to end. */
+static bool
+is_harmless(const ErrorData *error)
+{
+	return error->elevel == ERROR &&
+		error->sqlerrcode != ERRCODE_QUERY_CANCELED &&
+		ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_OPERATOR_INTERVENTION;
+}
+
+/*
+ * _pipeline.schema_changed(): event trigger for ddl_command_end and sql_drop.
+ */
+Datum
+pipeline_schema_changed(PG_FUNCTION_ARGS)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+
+	if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("schema_changed() is an event trigger")));
+	if (ppl_shared == NULL || IsBinaryUpgrade)
+		PG_RETURN_VOID();
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		tell_pipelines((EventTriggerData *) fcinfo->context);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
+		if (!is_harmless(error))
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not tell pipelines of this change: %s", error->message),
+				 errdetail("They find it out with the next row.")));
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	PG_RETURN_VOID();
+}
+
+/*
+ * pipeline.accept_schema(pipeline text)
+ */
+Datum
+pipeline_accept_schema(PG_FUNCTION_ARGS)
+{
+	char	   *name = ppl_args_text(fcinfo, 0, "pipeline");
+	PplPipeline *pipeline;
+	PplSqlArg	args[1];
+	PplSqlResult *rows;
+
+	PreventCommandIfReadOnly("pipeline.accept_schema");
+	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessShareLock);
+	args[0] = ppl_sql_arg_int(pipeline->pipeline_id);
+	rows = ppl_sql_run("SELECT FROM " PPL_SCHEMA_EVENTS
+					   " WHERE pipeline_id = $1 AND state = 'waiting' FOR UPDATE",
+					   lengthof(args), args);
+	if (rows->nrows == 0)
+	{
+		ereport(NOTICE,
+				(errmsg("pipeline \"%s\" does not wait for a change of its source",
+						name)));
+		PG_RETURN_VOID();
+	}
+	ppl_check_source(pipeline->source, pipeline->owner);
+	ppl_check_chain(pipeline);
+
+	/* also what it has not come to: it is today's layout that is accepted */
+	rows = ppl_sql_run("WITH accepted AS ("
+					   " UPDATE " PPL_SCHEMA_EVENTS " SET state = 'accepted'"
+					   " WHERE pipeline_id = $1 AND state IN ('waiting', 'pending')"
+					   " RETURNING id)"
+					   " SELECT array_agg(id ORDER BY id)::text FROM accepted",
+					   lengthof(args), args);
+	ppl_access_audit(pipeline, "accept_schema",
+					 "ids", ppl_sql_text(rows, 0, 0), NULL);
+	if (pipeline->born)
+		ppl_control_emit(PPL_CONTROL_ACCEPT, pipeline->pipeline_id,
+						 pipeline->version, pipeline->source, pipeline->owner,
+						 pipeline->operations);
+	PG_RETURN_VOID();
+}
