@@ -46,7 +46,9 @@ SELECT jsonb_build_object(
 	'columns', (
 		SELECT coalesce(jsonb_object_agg(a.attnum, jsonb_strip_nulls(jsonb_build_object(
 				'name', a.attname, 'type', a.atttypid::int8, 'typmod', a.atttypmod, 'shown', format_type(a.atttypid, a.atttypmod),
-				'missing', CASE WHEN a.atthasmissing THEN a.attmissingval::text END))), '{}')
+				'missing', CASE WHEN a.atthasmissing THEN a.attmissingval::text END,
+				'missing_type', CASE WHEN a.atthasmissing THEN a.atttypid::int8 END,
+				'missing_typmod', CASE WHEN a.atthasmissing THEN a.atttypmod END))), '{}')
 		FROM pg_attribute a
 		WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
 	'identity', CASE c.relreplident WHEN 'n' THEN 'nothing' WHEN 'f' THEN 'full' WHEN 'i' THEN 'index' ELSE 'default' END ||
@@ -136,7 +138,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT CASE WHEN after = '{}' THEN after
 	ELSE jsonb_set(after, '{columns}', (
-		SELECT coalesce(jsonb_object_agg(a.key, CASE WHEN b.value ? 'missing' THEN jsonb_build_object('missing', b.value->'missing') ELSE '{}' END || a.value), '{}')
+		SELECT coalesce(jsonb_object_agg(a.key, coalesce((
+			SELECT jsonb_object_agg(m.key, m.value) FROM jsonb_each(b.value) m WHERE m.key LIKE 'missing%'), '{}') || a.value), '{}')
 		FROM jsonb_each(after->'columns') a
 			LEFT JOIN jsonb_each(before->'columns') b ON b.key = a.key))
 	END
