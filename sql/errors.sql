@@ -57,9 +57,22 @@ SELECT pipeline.create_pipeline('e', 'a_temp');
 CREATE UNLOGGED TABLE "An Unlogged" (id int);
 SELECT pipeline.create_pipeline('e', '"An Unlogged"');
 :state
-CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+CREATE UNLOGGED TABLE parted (id int) PARTITION BY RANGE (id);
 SELECT pipeline.create_pipeline('e', 'parted');
 :state
+DROP TABLE parted;
+CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+CREATE TABLE parted1 PARTITION OF parted FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
+CREATE UNLOGGED TABLE "Parted 2" PARTITION OF parted1 FOR VALUES FROM (0) TO (10);
+SELECT pipeline.create_pipeline('e', 'parted');
+:state
+ALTER TABLE errors."Parted 2" SET LOGGED;
+CREATE FOREIGN DATA WRAPPER dummy;
+CREATE SERVER dummy FOREIGN DATA WRAPPER dummy;
+CREATE FOREIGN TABLE parted3 PARTITION OF parted FOR VALUES FROM (10) TO (20) SERVER dummy;
+SELECT pipeline.create_pipeline('e', 'parted');
+:state
+DROP FOREIGN DATA WRAPPER dummy CASCADE;
 CREATE SEQUENCE a_sequence;
 SELECT pipeline.create_pipeline('e', 'a_sequence');
 :state

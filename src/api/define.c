@@ -682,7 +682,8 @@ check_unread(const PplPipeline *pipeline)
 				" FROM " PPL_OUTPUTS " o"
 				" JOIN " PPL_PIPELINES " p ON p.pipeline_id <> $1"
 				" AND (p.source = o.target OR p.source IN"
-				"  (SELECT t.relid FROM pg_partition_tree(o.target) t))"
+				"  (SELECT t.relid FROM pg_partition_tree(o.target) t) OR p.source IN"
+				"  (SELECT a.relid FROM pg_partition_ancestors(o.target) a))"
 				" WHERE o.pipeline_id = $1",
 				lengthof(args), args);
 	char	   *readers = ppl_sql_text(rows, 0, 0);

@@ -14,15 +14,12 @@
 #include "postgres.h"
 #include "base/compat.h"
 
-#include "access/sysattr.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -31,6 +28,7 @@
 #include "base/guc.h"
 #include "base/shm.h"
 #include "capture/filter.h"
+#include "capture/route.h"
 #include "catalog/definition.h"
 
 /* A consumer as capture sees it. */
@@ -56,13 +54,10 @@ static struct
 	SnapshotData loaded;		/* what the definitions were read under */
 }			self;
 
-static void relcache_callback(Datum arg, Oid relid);
 static void keep_snapshot(Snapshot snapshot);
 static void give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin);
 static FilterConsumer *want(int32 pipeline_id, Oid source, Oid owner,
 							uint16 operations, bool backlog);
-static bool *logged_columns(Relation relation);
-static bool same_schema(const PplSpoolSchema *a, const PplSpoolSchema *b);
 static void unwant(FilterConsumer *consumer);
 static void count_operations(void);
 static bool wakes(const PplConsumer *consumer, uint8 action);
@@ -84,25 +79,7 @@ ppl_filter_init(void)
 	ctl.hcxt = self.context;
 	self.sources = hash_create("pipeline sources", 64, &ctl,
 							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
-}
-
-static void
-relcache_callback(Datum arg, Oid relid)
-{
-	HASH_SEQ_STATUS scan;
-	PplSource  *source;
-
-	if (OidIsValid(relid))
-	{
-		source = hash_search(self.sources, &relid, HASH_FIND, NULL);
-		if (source)
-			source->stale = true;
-		return;
-	}
-	hash_seq_init(&scan, self.sources);
-	while ((source = hash_seq_search(&scan)) != NULL)
-		source->stale = true;
+	ppl_route_init(self.context);
 }
 
 /*
@@ -207,69 +184,6 @@ ppl_filter_lookup(Oid relid)
 }
 
 /*
- * See to it that schema and schema_version are those of relation as it is under
- * the current historic snapshot.
- */
-void
-ppl_filter_check_schema(PplSource *source, Relation relation)
-{
-	MemoryContext oldcontext;
-	PplSpoolSchema schema;
-
-	if (!source->stale)
-		return;
-	source->stale = false;
-	schema.relid = source->relid;
-	schema.desc = RelationGetDescr(relation);
-	schema.replident = relation->rd_rel->relreplident;
-	schema.in_old = logged_columns(relation);
-	if (same_schema(&source->schema, &schema))
-		return;
-
-	if (source->schema.desc)
-	{
-		FreeTupleDesc(source->schema.desc);
-		pfree(source->schema.in_old);
-	}
-	oldcontext = MemoryContextSwitchTo(self.context);
-	source->schema = schema;
-	source->schema.desc = CreateTupleDescCopyConstr(schema.desc);
-	source->schema.in_old = palloc(schema.desc->natts * sizeof(bool));
-	memcpy(source->schema.in_old, schema.in_old,
-		   schema.desc->natts * sizeof(bool));
-	source->schema_version++;
-	MemoryContextSwitchTo(oldcontext);
-}
-
-/*
- * Which columns does the server log of old rows?  By attribute number - 1.
- */
-static bool *
-logged_columns(Relation relation)
-{
-	TupleDesc	desc = RelationGetDescr(relation);
-	bool	   *columns = palloc0(desc->natts * sizeof(bool));
-	Bitmapset  *key = RelationGetIdentityKeyBitmap(relation);
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		if (TupleDescAttr(desc, i)->attisdropped)
-			continue;
-		columns[i] = relation->rd_rel->relreplident == REPLICA_IDENTITY_FULL ||
-			bms_is_member(i + 1 - FirstLowInvalidHeapAttributeNumber, key);
-	}
-	return columns;
-}
-
-static bool
-same_schema(const PplSpoolSchema *a, const PplSpoolSchema *b)
-{
-	return a->desc != NULL && equalTupleDescs(a->desc, b->desc) &&
-		a->replident == b->replident &&
-		memcmp(a->in_old, b->in_old, a->desc->natts * sizeof(bool)) == 0;
-}
-
-/*
  * Find or make the consumer of a definition, here and in shared memory.  That
  * it has a backlog is said in one with that it is there.
  */
@@ -351,10 +265,10 @@ count_operations(void)
 		{
 			memset(source, 0, sizeof(*source));
 			source->relid = consumer->source;
-			source->stale = true;
 		}
 		source->operations |= consumer->operations;
 	}
+	ppl_route_sources_changed();
 	pg_atomic_write_u32(&self.db->has_consumers, self.consumers != NIL);
 }
 

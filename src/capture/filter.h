@@ -5,27 +5,26 @@
 #ifndef PPL_FILTER_H
 #define PPL_FILTER_H
 
-#include "utils/rel.h"
+#include "nodes/pg_list.h"
 
-#include "spool/record.h"
+#include "spool/format.h"
 
 /* A relation that capture has seen or that somebody wants. */
 typedef struct PplSource
 {
 	Oid			relid;			/* hash key */
 	uint16		operations;		/* union over the consumers; 0 = not wanted */
-	bool		stale;			/* compare the columns at the next change */
 	bool		touched;		/* records since the last publication */
 	bool		unfinished;		/* records of this transaction were published */
-	uint32		schema_version;
-	PplSpoolSchema schema;		/* of schema_version; desc NULL if none */
+	uint32		schema_version; /* the last one that was given (route.c) */
+	List	   *schemas;		/* PplSchemaVersion *, all with the same
+								 * columns */
 	PplSpoolPos last_pos;		/* end of its last record */
 } PplSource;
 
 extern void ppl_filter_init(void);
 extern void ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start);
 extern PplSource *ppl_filter_lookup(Oid relid);
-extern void ppl_filter_check_schema(PplSource *source, Relation relation);
 extern void ppl_filter_control(const PplControl *control, TransactionId xid,
 							   XLogRecPtr commit_lsn, PplSpoolPos begin,
 							   PplSpoolPos end);

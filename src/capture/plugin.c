@@ -12,8 +12,6 @@
 #include "postgres.h"
 #include "base/compat.h"
 
-#include "access/detoast.h"
-#include "access/htup_details.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "replication/logical.h"
@@ -28,6 +26,8 @@
 #include "base/control.h"
 #include "capture/filter.h"
 #include "capture/plugin.h"
+#include "capture/route.h"
+#include "capture/row.h"
 
 #define PPL_PUBLISH_BYTES	(64 * 1024)
 #define PPL_PUBLISH_US		500
@@ -53,8 +53,7 @@ static void startup(LogicalDecodingContext *ctx, OutputPluginOptions *options,
 static void begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn);
 static void change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 				   Relation relation, ReorderBufferChange *change);
-static HeapTuple form(TupleDesc desc, Datum *values, bool *nulls);
-static void append(PplSource *source, PplSpoolChange *record);
+static void append(const PplRoute * route, PplSpoolChange *record);
 static void truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 							int nrelations, Relation relations[],
 							ReorderBufferChange *change);
@@ -162,88 +161,26 @@ begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 	spool_txn.end_lsn = txn->end_lsn;
 	spool_txn.committed_at = txn->xact_time.commit_time;
 	spool_txn.writer = 0;
+	ppl_route_begin();
 	self.seq = 0;
 	self.commit_lsn = txn->final_lsn;
 	if (self.writer)
 		ppl_spool_writer_begin(self.writer, &spool_txn);
 }
 
-/*
- * The new row with all values that are known.  Changed toasted values are kept
- * by the reorder buffer, only for the time of the callback: their bytes are put
- * in.  Unchanged ones are pointers into the toast table; those that the server
- * logs with the old row, all with replica identity full, are taken from there, the
- * others stay pointers: the mark of "unchanged".
- */
-static HeapTuple
-complete(HeapTuple tuple, HeapTuple old_tuple, const PplSpoolSchema *schema)
-{
-	TupleDesc	desc = schema->desc;
-	Datum	   *values;
-	bool	   *nulls;
-	Datum	   *old_values = NULL;
-	bool	   *old_nulls = NULL;
-	bool		any = false;
-
-	if (tuple == NULL || !HeapTupleHasExternal(tuple))
-		return tuple;
-
-	values = palloc(desc->natts * sizeof(Datum));
-	nulls = palloc(desc->natts * sizeof(bool));
-	heap_deform_tuple(tuple, desc, values, nulls);
-	if (old_tuple != NULL)
-	{
-		old_values = palloc(desc->natts * sizeof(Datum));
-		old_nulls = palloc(desc->natts * sizeof(bool));
-		heap_deform_tuple(old_tuple, desc, old_values, old_nulls);
-	}
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		struct varlena *value = (struct varlena *) DatumGetPointer(values[i]);
-
-		if (nulls[i] || att->attisdropped || att->attlen != -1)
-			continue;
-		if (VARATT_IS_EXTERNAL_INDIRECT(value))
-			values[i] = PointerGetDatum(detoast_external_attr(value));
-		else if (VARATT_IS_EXTERNAL_ONDISK(value) && old_tuple != NULL &&
-				 schema->in_old[i])
-			values[i] = old_values[i];
-		else
-			continue;
-		any = true;
-	}
-	return any ? form(desc, values, nulls) : tuple;
-}
-
-/*
- * A tuple as it is in the heap, with nothing that a composite value has: that
- * says of which state of the row type it is, and the server refuses to read it by
- * other columns than that has by then.
- */
-static HeapTuple
-form(TupleDesc desc, Datum *values, bool *nulls)
-{
-	HeapTuple	tuple = heap_form_tuple(desc, values, nulls);
-
-	memset(&tuple->t_data->t_choice, 0, sizeof(tuple->t_data->t_choice));
-	ItemPointerSetInvalid(&tuple->t_data->t_ctid);
-	return tuple;
-}
-
 static void
 change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 	   ReorderBufferChange *change)
 {
-	PplSource  *source;
+	PplOrigin  *origin;
 	PplSpoolChange record = {.flags = 0};
 	uint16		operation;
+	HeapTuple	old_tuple = NULL;
+	HeapTuple	new_tuple = NULL;
 	MemoryContext oldcontext;
+	ListCell   *lc;
 
 	self.seq++;
-	source = ppl_filter_lookup(RelationGetRelid(relation));
-	if (source == NULL)
-		return;
 	switch (change->action)
 	{
 		case REORDER_BUFFER_CHANGE_INSERT:
@@ -261,48 +198,75 @@ change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 		default:
 			return;
 	}
-	if ((source->operations & operation) == 0)
-		return;
 
 	oldcontext = MemoryContextSwitchTo(self.change_context);
-	ppl_filter_check_schema(source, relation);
-	if (change->data.tp.oldtuple)
-		record.old_tuple = &change->data.tp.oldtuple->tuple;
-	if (change->data.tp.newtuple)
-		record.new_tuple = complete(&change->data.tp.newtuple->tuple,
-									record.old_tuple, &source->schema);
-	append(source, &record);
+	origin = ppl_route_find(relation);
+	foreach(lc, origin ? origin->routes : NIL)
+	{
+		PplRoute   *route = lfirst(lc);
+
+		if ((route->source->operations & operation) == 0)
+			continue;
+		if (old_tuple == NULL && change->data.tp.oldtuple)
+			old_tuple = &change->data.tp.oldtuple->tuple;
+		if (new_tuple == NULL && change->data.tp.newtuple)
+			new_tuple = ppl_row_complete(&change->data.tp.newtuple->tuple, old_tuple,
+										 relation, origin->in_old);
+		record.old_tuple = ppl_row_convert(old_tuple, relation, route);
+		record.new_tuple = ppl_row_convert(new_tuple, relation, route);
+		append(route, &record);
+	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextReset(self.change_context);
 }
 
-/* Append a change to the spool, as an event of source. */
+/* Append a change to the spool, as an event of a source. */
 static void
-append(PplSource *source, PplSpoolChange *record)
+append(const PplRoute * route, PplSpoolChange *record)
 {
 	record->seq = self.seq;
-	record->schema = &source->schema;
-	record->schema_version = source->schema_version;
-	note_appended(source, ppl_spool_writer_change(self.writer, record));
+	record->schema = &route->as->schema;
+	record->schema_version = route->as->version;
+	note_appended(route->source,
+				  ppl_spool_writer_change(self.writer, record));
 }
 
+/*
+ * A source is truncated, or only partitions of it.  A statement on a partitioned
+ * table names that and all of its partitions, in one list.
+ */
 static void
 truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 				int nrelations, Relation relations[],
 				ReorderBufferChange *change)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(self.change_context);
+	List	   *done = NIL;
+	ListCell   *lc;
 
 	for (int i = 0; i < nrelations; i++)
+		done = lappend_oid(done, RelationGetRelid(relations[i]));
+	for (int i = 0; i < nrelations; i++)
 	{
-		PplSource  *source = ppl_filter_lookup(RelationGetRelid(relations[i]));
-		PplSpoolChange record = {.kind = PPL_REC_TRUNCATE};
+		PplOrigin  *origin = ppl_route_find(relations[i]);
 
 		self.seq++;
-		if (source == NULL || (source->operations & PPL_OP_TRUNCATE) == 0)
-			continue;
-		ppl_filter_check_schema(source, relations[i]);
-		append(source, &record);
+		foreach(lc, origin ? origin->routes : NIL)
+		{
+			PplRoute   *route = lfirst(lc);
+			PplSpoolChange record = {.kind = PPL_REC_TRUNCATE};
+
+			if ((route->source->operations & PPL_OP_TRUNCATE) == 0)
+				continue;
+			if (route->source->relid != RelationGetRelid(relations[i]))
+			{
+				if (list_member_oid(done, route->source->relid))
+					continue;
+				done = lappend_oid(done, route->source->relid);
+				record.flags = PPL_REC_PARTIAL;
+			}
+			append(route, &record);
+		}
 	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextReset(self.change_context);

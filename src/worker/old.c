@@ -21,10 +21,9 @@
 /* Old rows of which the same columns are known. */
 typedef struct Layout
 {
-	bool	   *known;			/* by attribute number in the source - 1 */
+	Bitmapset  *known;			/* attribute numbers in the source */
 	TupleDesc	desc;			/* of a record with these */
 	AttrNumber *attnums;		/* that they have in the source */
-	Bitmapset  *columns;		/* the same */
 	PplRow		row;			/* scratch */
 } Layout;
 
@@ -49,16 +48,13 @@ make_layout(const PplProgram *program, const PplEvent *event)
 	Layout	   *layout = palloc0(sizeof(*layout));
 	int			n = 0;
 
-	layout->known = palloc(today->natts * sizeof(bool));
 	layout->attnums = palloc(today->natts * sizeof(AttrNumber));
 	for (int i = 0; i < today->natts; i++)
 	{
-		layout->known[i] = ppl_old_is_known(program, event, i);
-		if (layout->known[i])
-		{
-			layout->attnums[n++] = i + 1;
-			layout->columns = bms_add_member(layout->columns, i + 1);
-		}
+		if (!ppl_old_is_known(program, event, i))
+			continue;
+		layout->known = bms_add_member(layout->known, i + 1);
+		layout->attnums[n++] = i + 1;
 	}
 	layout->row.values = palloc(n * sizeof(Datum));
 	layout->row.nulls = palloc(n * sizeof(bool));
@@ -83,7 +79,8 @@ find_layout(PplProgram *program, const PplEvent *event)
 
 		layout = lfirst(lc);
 		for (int i = 0; same && i < program->source_desc->natts; i++)
-			same = layout->known[i] == ppl_old_is_known(program, event, i);
+			same = bms_is_member(i + 1, layout->known) ==
+				ppl_old_is_known(program, event, i);
 		if (same)
 			return layout;
 	}
@@ -117,7 +114,7 @@ ppl_old_row(PplProgram *program, const PplEvent *event, TupleDesc *desc)
 	layout = find_layout(program, event);
 	if (layout->desc->natts == 0)
 		return NULL;
-	row = ppl_row_today(program->rows, event->desc, tuple, layout->columns);
+	row = ppl_row_today(program->rows, event->desc, tuple, layout->known);
 	for (int i = 0; i < layout->desc->natts; i++)
 	{
 		layout->row.values[i] = row->values[layout->attnums[i] - 1];

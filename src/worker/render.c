@@ -33,6 +33,7 @@ typedef struct Rendering
 	TupleDesc	desc;
 	const PplRow *row;			/* NULL if it does not fit */
 	int			column;			/* from 0 */
+	Bitmapset  *left_out;		/* columns that were not logged */
 	JsonbValue *columns;		/* as text, or null */
 	Datum		result;
 } Rendering;
@@ -139,7 +140,7 @@ render_object(void *arg)
 		Form_pg_attribute att = TupleDescAttr(rendering->desc, i);
 		JsonbValue	key;
 
-		if (att->attisdropped)
+		if (att->attisdropped || bms_is_member(i, rendering->left_out))
 			continue;
 		key.type = jbvString;
 		key.val.string.val = NameStr(att->attname);
@@ -173,7 +174,8 @@ render_as_text(Rendering *rendering)
 
 /*
  * A row of an event as jsonb.  If it has none, its columns as text; if it does not
- * fit today's row type, its columns as they were.  Then *flaw says why.
+ * fit today's row type, its columns as they were, without those that were not
+ * logged.  Then *flaw says why.
  */
 static Datum
 render(PplProgram *program, const PplEvent *event, bool old, const char **flaw)
@@ -191,12 +193,17 @@ render(PplProgram *program, const PplEvent *event, bool old, const char **flaw)
 	*flaw = error->message;
 	if (rendering.row == NULL)
 	{
+		HeapTuple	tuple = old && event->old_tuple != NULL ?
+		event->old_tuple : event->tuple;
+
 		rendering.desc = event->desc;
-		rendering.row = ppl_row_then(program->rows, event->desc,
-									 old && event->old_tuple != NULL ?
-									 event->old_tuple : event->tuple);
+		rendering.left_out = ppl_row_unlogged(event->desc, tuple);
 		for (int i = 0; old && i < event->desc->natts; i++)
-			rendering.row->nulls[i] |= !event->in_old[i];
+		{
+			if (!event->in_old[i])
+				rendering.left_out = bms_add_member(rendering.left_out, i);
+		}
+		rendering.row = ppl_row_then(program->rows, event->desc, tuple);
 	}
 	render_as_text(&rendering);
 	return rendering.result;

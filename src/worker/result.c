@@ -233,8 +233,31 @@ key_changed(const PplProgram *program, TupleDesc then)
 }
 
 /*
+ * Could it be that the key cannot be had?  It may not fit today's columns, or have
+ * a value that was not logged.
+ */
+static bool
+key_may_fail(const PplProgram *program, const PplEvent *event)
+{
+	return key_changed(program, event->desc) ||
+		HeapTupleHasExternal(event->tuple);
+}
+
+/* Was the key of a row that was deleted logged? */
+static bool
+key_is_known(const PplProgram *program, const PplEvent *event)
+{
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		if (!ppl_old_is_known(program, event, program->key_attnums[i] - 1))
+			return false;
+	}
+	return true;
+}
+
+/*
  * Text of the source's key of an event; NULL without a key, or if it does not fit
- * today's columns.
+ * today's columns, or was not logged.
  */
 static PplLineageValue *
 source_key(BatchResult *result, const PplEvent *event)
@@ -245,7 +268,9 @@ source_key(BatchResult *result, const PplEvent *event)
 
 	if (program->nkeys == 0 || event->tuple == NULL)
 		return NULL;
-	if (key_changed(program, event->desc))
+	if (event->kind == PPL_REC_DELETE && !key_is_known(program, event))
+		return NULL;
+	if (key_may_fail(program, event))
 		(void) ppl_run_subtransaction(CurrentMemoryContext, true, read_key, &key);
 	else
 		read_key(&key);

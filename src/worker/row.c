@@ -175,6 +175,28 @@ ppl_row_then(PplRowMapper *mapper, TupleDesc then, HeapTuple tuple)
 	return &mapper->row;
 }
 
+/*
+ * The columns of an event, from 0, whose values were not logged, in
+ * CurrentMemoryContext.
+ */
+Bitmapset *
+ppl_row_unlogged(TupleDesc then, HeapTuple tuple)
+{
+	Bitmapset  *columns = NULL;
+
+	if (!HeapTupleHasExternal(tuple))
+		return NULL;
+	for (int i = 0; i < then->natts; i++)
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, i + 1, then, &isnull);
+
+		if (is_unlogged(TupleDescAttr(then, i), value, isnull))
+			columns = bms_add_member(columns, i);
+	}
+	return columns;
+}
+
 static Layout *
 find_layout(PplRowMapper *mapper, TupleDesc then)
 {

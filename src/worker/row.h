@@ -25,5 +25,6 @@ extern const PplRow *ppl_row_today(PplRowMapper *mapper, TupleDesc then,
 								   HeapTuple tuple, const Bitmapset *columns);
 extern const PplRow *ppl_row_then(PplRowMapper *mapper, TupleDesc then,
 								  HeapTuple tuple);
+extern Bitmapset *ppl_row_unlogged(TupleDesc then, HeapTuple tuple);
 
 #endif							/* PPL_ROW_H */

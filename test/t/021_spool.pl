@@ -1,6 +1,7 @@
 # What capture writes into the spool, read from its files: the replica identity
 # of a table and the columns that it logs of old rows, at each change as they
-# were then; unchanged large values.  The backlog has the same.
+# were then; unchanged large values; rows of partitions as rows of their table.
+# The backlog has the same.
 
 use strict;
 use warnings;
@@ -28,7 +29,7 @@ sub text
 		return '(' . join(',', map { !defined ? '' : length > 20 ? length : $_ } @$values) . ')';
 	};
 	return join ' ', $record->{kind}, "$record->{replident}:" . join(',', @{ $record->{logged} }),
-	  $row->($record->{old}), $row->($record->{new});
+	  $row->($record->{old}), $row->($record->{new}), $record->{flags} ? 'partial' : ();
 }
 
 sub changes
@@ -122,6 +123,85 @@ $expected = join "\n",
   'delete f:id,n,v (2500,2,9000) -', 'delete f:id,n,v (y,2,) -';
 is(join("\n", changes('large', node_records($node, 'postgres'))), $expected,
 	'an unchanged value is the one of the old row, if the server logs that, else a pointer');
+
+# ---- partitions --------------------------------------------------------------
+
+# Partitions with other columns and another replica identity than their table:
+# a record of the table has its columns, and what the partition logs.
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE m (gone int, a int NOT NULL, b int, c int) PARTITION BY RANGE (a);
+ALTER TABLE m DROP COLUMN gone;
+CREATE TABLE m_key PARTITION OF m FOR VALUES FROM (0) TO (100);
+ALTER TABLE m_key ADD PRIMARY KEY (a);
+CREATE TABLE m_mid PARTITION OF m FOR VALUES FROM (100) TO (1000) PARTITION BY RANGE (a);
+CREATE TABLE m_full (c int, gone1 text, b int, a int NOT NULL);
+ALTER TABLE m_full DROP COLUMN gone1;
+ALTER TABLE m_mid ATTACH PARTITION m_full FOR VALUES FROM (100) TO (200);
+ALTER TABLE m_full REPLICA IDENTITY FULL;
+CREATE TABLE m_none PARTITION OF m_mid FOR VALUES FROM (200) TO (300);
+CREATE TABLE m_out (a int, b int, c int);
+SELECT pipeline.create_pipeline('m', 'm', operations => '{insert,update,delete,truncate}');
+SELECT pipeline.add_stage('m', 's', 'transform', query => 'SELECT a, b, c FROM event');
+SELECT pipeline.add_output('m', 'm_out', mode => 'append');
+SELECT pipeline.start('m');
+SELECT pipeline.create_pipeline('full', 'm_full', operations => '{insert,update,delete,truncate}');
+SELECT pipeline.add_stage('full', 's', 'transform', query => 'SELECT a, b, c FROM event');
+SELECT pipeline.add_output('full', 'm_out', mode => 'append');
+SELECT pipeline.start('full');
+INSERT INTO m VALUES (1, 1, 1), (101, 1, 1), (201, 1, 1);
+UPDATE m SET b = 2;
+UPDATE m SET a = a + 1;
+-- a default that old rows have not on disk; not the same in a partition
+ALTER TABLE m_mid DETACH PARTITION m_full;
+ALTER TABLE m_full ADD d int DEFAULT 11;
+ALTER TABLE m ADD d int DEFAULT 12;
+ALTER TABLE m_mid ATTACH PARTITION m_full FOR VALUES FROM (100) TO (200);
+UPDATE m SET c = 3;
+-- from partition to partition
+UPDATE m SET a = 5 WHERE a = 102;
+UPDATE m SET a = 105 WHERE a = 202;
+DELETE FROM m;
+TRUNCATE m;
+TRUNCATE m_mid;
+TRUNCATE m_full, m_key;
+SQL
+$node->caught_up($_) for 'm', 'full';
+is(join("\n", changes('m', node_records($node, 'postgres'))), join("\n",
+	'insert d:a - (,1,1,1)', 'insert f:a,b,c - (,101,1,1)', 'insert d: - (,201,1,1)',
+	'update d:a - (,1,2,1)', 'update f:a,b,c (,101,1,1) (,101,2,1)', 'update d: - (,201,2,1)',
+	'update d:a (,1,,) (,2,2,1)', 'update f:a,b,c (,101,2,1) (,102,2,1)', 'update d: - (,202,2,1)',
+	'update d:a - (,2,2,3,12)', 'update f:a,b,c,d (,102,2,1,11) (,102,2,3,11)', 'update d: - (,202,2,3,12)',
+	'delete f:a,b,c,d (,102,2,3,11) -', 'insert d:a - (,5,2,3,11)',
+	'delete d: - -', 'insert f:a,b,c,d - (,105,2,3,12)',
+	'delete d:a (,2,,,) -', 'delete d:a (,5,,,) -', 'delete f:a,b,c,d (,105,2,3,12) -',
+	'truncate d: - -', 'truncate d: - - partial', 'truncate f:a,b,c,d - - partial'),
+	'records of a partitioned table are converted');
+is(join("\n", changes('m_full', node_records($node, 'postgres'))), join("\n",
+	'insert f:c,b,a - (1,,1,101)', 'update f:c,b,a (1,,1,101) (1,,2,101)',
+	'update f:c,b,a (1,,2,101) (1,,2,102)', 'update f:c,b,a,d (1,,2,102) (3,,2,102,11)',
+	'delete f:c,b,a,d (3,,2,102,11) -', 'insert f:c,b,a,d - (3,,2,105,12)',
+	'delete f:c,b,a,d (3,,2,105,12) -',
+	('truncate f:c,b,a,d - -') x 3),
+	'those of its partition are not');
+
+# The same columns, but an old row that is shorter than they are.
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE same (a int, b int) PARTITION BY RANGE (a);
+CREATE TABLE same_1 PARTITION OF same FOR VALUES FROM (0) TO (100);
+ALTER TABLE same_1 REPLICA IDENTITY FULL;
+CREATE TABLE same_out (a int, b int, d int);
+SELECT pipeline.create_pipeline('same', 'same', operations => '{insert,update}');
+SELECT pipeline.add_stage('same', 's', 'transform', query => 'SELECT a FROM event');
+SELECT pipeline.add_output('same', 'same_out', mode => 'append');
+SELECT pipeline.start('same');
+INSERT INTO same VALUES (1, 1);
+ALTER TABLE same ADD d int DEFAULT 5;
+UPDATE same SET b = 2;
+SQL
+$node->caught_up('same');
+is(join("\n", changes('same', node_records($node, 'postgres'))),
+	"insert f:a,b - (1,1)\nupdate f:a,b,d (1,1,5) (1,2,5)",
+	'an old row of a partition has the defaults of columns that are newer');
 
 # ---- the backlog -------------------------------------------------------------
 
