@@ -195,6 +195,58 @@ SELECT pipeline.wait_for('u');
 TABLE mirror ORDER BY id;
 SELECT change, old_type, new_type, action, state FROM seen;
 SELECT pipeline.drop_pipeline('u');
+
+-- So it does where partitions come or go with rows in them, or are emptied.
+CREATE TABLE root (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part);
+CREATE TABLE p1 PARTITION OF root FOR VALUES IN (1);
+CREATE TABLE p2 (part int NOT NULL, gone int, id int NOT NULL, PRIMARY KEY (id, part));
+ALTER TABLE p2 DROP COLUMN gone;
+ALTER TABLE root ATTACH PARTITION p2 FOR VALUES IN (2);
+CREATE TABLE sub PARTITION OF root FOR VALUES IN (3, 4) PARTITION BY LIST (part);
+CREATE TABLE p3 PARTITION OF sub FOR VALUES IN (3);
+CREATE TABLE image (id int, part int, PRIMARY KEY (id, part));
+CREATE TABLE history (id int, part int);
+SELECT pipeline.create_pipeline('u', 'root', '{insert,update,delete,truncate}'), pipeline.add_output('u', 'image'), pipeline.start('u');
+SELECT pipeline.create_pipeline('a', 'root'), pipeline.add_output('a', 'history'), pipeline.start('a');
+INSERT INTO root VALUES (1, 1), (2, 2), (3, 3);
+-- without rows: goes on
+CREATE TABLE p4 PARTITION OF sub FOR VALUES IN (4);
+CREATE TABLE p5 (LIKE root INCLUDING ALL);
+ALTER TABLE root ATTACH PARTITION p5 FOR VALUES IN (5);
+INSERT INTO root VALUES (4, 4), (5, 5);
+ALTER TABLE p1 REPLICA IDENTITY FULL;
+SELECT pipeline.wait_for('u'), pipeline.wait_for('a');
+SELECT state FROM pipeline.status ORDER BY pipeline;
+-- with rows
+ALTER TABLE root DETACH PARTITION p5;
+CALL paused('u');
+SELECT last_error FROM pipeline.status WHERE pipeline = 'u';
+SELECT pipeline.accept_schema('u');
+DROP TABLE p3;
+CALL paused('u');
+SELECT pipeline.accept_schema('u');
+ALTER TABLE root ATTACH PARTITION p5 FOR VALUES IN (5, 6);
+INSERT INTO root VALUES (6, 6);
+CALL paused('u');
+SELECT pipeline.accept_schema('u');
+SELECT pipeline.wait_for('u');
+INSERT INTO root VALUES (7, 2);
+TRUNCATE p2;
+INSERT INTO root VALUES (8, 2);
+CALL paused('u');
+SELECT last_error FROM pipeline.status WHERE pipeline = 'u';
+SELECT id FROM image ORDER BY id;
+SELECT pipeline.accept_schema('u');
+SELECT pipeline.wait_for('u');
+SELECT id FROM image ORDER BY id;
+-- what was too much goes with the next truncate of all
+TRUNCATE root;
+INSERT INTO root VALUES (9, 1);
+SELECT pipeline.wait_for('u'), pipeline.wait_for('a');
+SELECT id FROM image ORDER BY id;
+SELECT id FROM history ORDER BY id;
+SELECT pipeline, change, old_type, new_type, action, state, placed FROM seen;
+SELECT pipeline.drop_pipeline('u'), pipeline.drop_pipeline('a');
 DROP SCHEMA schema_events CASCADE;
 REVOKE USAGE ON SCHEMA pipeline FROM regress_pipeline_ddl;
 DROP ROLE regress_pipeline_ddl;

@@ -38,17 +38,11 @@ AS 'MODULE_PATHNAME', 'pipeline_has_rows'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION _pipeline.has_rows(oid) IS 'does this table have rows, as far as one can tell?';
 
-CREATE FUNCTION _pipeline.layout_of(source oid)
+CREATE FUNCTION _pipeline.identity_of(relation oid)
 RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT jsonb_build_object(
-	'columns', (
-		SELECT coalesce(jsonb_object_agg(a.attnum, jsonb_strip_nulls(jsonb_build_object(
-				'name', a.attname, 'type', a.atttypid::int8, 'typmod', a.atttypmod, 'shown', format_type(a.atttypid, a.atttypmod),
-				'missing', CASE WHEN a.atthasmissing THEN a.attmissingval::text END))), '{}')
-		FROM pg_attribute a
-		WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
 	'identity', CASE c.relreplident WHEN 'n' THEN 'nothing' WHEN 'f' THEN 'full' WHEN 'i' THEN 'index' ELSE 'default' END ||
 		coalesce((
 			SELECT format(' (%s)', string_agg(quote_ident(a.attname), ', ' ORDER BY k.n))
@@ -61,20 +55,40 @@ SELECT jsonb_build_object(
 	'key', (
 		SELECT coalesce(jsonb_agg(k.attnum ORDER BY k.attnum), '[]')
 		FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
-		WHERE k.n <= i.indnkeyatts),
-	'partitions', CASE c.relkind WHEN 'p' THEN (
-			SELECT coalesce(jsonb_object_agg(t.relid::oid, t.relid::text), '{}')
-			FROM pg_partition_tree(c.oid) t
-			WHERE t.isleaf AND t.level > 0)
-		ELSE '{}' END)
+		WHERE k.n <= i.indnkeyatts))
 FROM pg_class c
 	LEFT JOIN pg_index i ON i.indrelid = c.oid AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END
+WHERE c.oid = relation
+$$;
+COMMENT ON FUNCTION _pipeline.identity_of(oid) IS 'what a table logs of old rows';
+
+-- Of a partitioned table the partitions log rows, each with an identity of its own.
+CREATE FUNCTION _pipeline.layout_of(source oid)
+RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT jsonb_build_object(
+	'columns', (
+		SELECT coalesce(jsonb_object_agg(a.attnum, jsonb_strip_nulls(jsonb_build_object(
+				'name', a.attname, 'type', a.atttypid::int8, 'typmod', a.atttypmod, 'shown', format_type(a.atttypid, a.atttypmod),
+				'missing', CASE WHEN a.atthasmissing THEN a.attmissingval::text END,
+				'missing_type', CASE WHEN a.atthasmissing THEN a.atttypid::int8 END,
+				'missing_typmod', CASE WHEN a.atthasmissing THEN a.atttypmod END))), '{}')
+		FROM pg_attribute a
+		WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+	'tables', CASE c.relkind
+		WHEN 'p' THEN (
+			SELECT coalesce(jsonb_object_agg(t.relid::oid, jsonb_build_object('partition', t.relid::text) || _pipeline.identity_of(t.relid)), '{}')
+			FROM pg_partition_tree(c.oid) t
+			WHERE t.isleaf AND t.level > 0)
+		ELSE jsonb_build_object(c.oid, _pipeline.identity_of(c.oid)) END)
+FROM pg_class c
 WHERE c.oid = source
 UNION ALL
 SELECT '{}'
 WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = source)
 $$;
-COMMENT ON FUNCTION _pipeline.layout_of(oid) IS 'columns, replica identity and partitions of a table; {} of none';
+COMMENT ON FUNCTION _pipeline.layout_of(oid) IS 'columns, replica identities and partitions of a table; {} of none';
 
 -- A change harms what is derived from old rows if less is known of these, or if a
 -- key is another one; partitions are asked for their rows.
@@ -91,15 +105,16 @@ RETURNS SETOF record
 LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10 SET search_path = pg_catalog, pg_temp
 AS $$
 WITH pairs AS (
-	SELECT coalesce(b.key, a.key) AS key, b.value AS b, a.value AS a, before->'key' @> coalesce(b.key, a.key)::jsonb AS in_key
+	SELECT coalesce(b.key, a.key) AS key, b.value AS b, a.value AS a,
+		EXISTS (SELECT FROM jsonb_each(before->'tables') t WHERE t.value->'key' @> coalesce(b.key, a.key)::jsonb) AS in_key
 	FROM jsonb_each(before->'columns') b
 		FULL JOIN jsonb_each(after->'columns') a ON a.key = b.key
 	WHERE after <> '{}'
-), leaves AS (
-	SELECT coalesce(b.key, a.key)::oid AS partition, b.value AS b, a.value AS a
-	FROM jsonb_each_text(before->'partitions') b
-		FULL JOIN jsonb_each_text(after->'partitions') a ON a.key = b.key
-	WHERE after <> '{}' AND (a.key IS NULL OR b.key IS NULL)
+), tables AS (
+	SELECT coalesce(b.key, a.key)::oid AS relation, b.value AS b, a.value AS a, coalesce(b.value, a.value) ? 'partition' AS is_partition
+	FROM jsonb_each(before->'tables') b
+		FULL JOIN jsonb_each(after->'tables') a ON a.key = b.key
+	WHERE after <> '{}'
 )
 SELECT c.change, c.column_name, c.old_type, c.new_type, c.harms, c.partition
 FROM (
@@ -115,12 +130,14 @@ FROM (
 	SELECT 4, p.key::int, 'add_column', p.a->>'name', NULL, p.a->>'shown', false, NULL
 	FROM pairs p WHERE p.b IS NULL
 	UNION ALL
-	SELECT 5, 0, 'set_identity', NULL, before->>'identity', after->>'identity',
-		after->>'replident' <> 'f' AND (before->>'replident' = 'f' OR NOT after->'key' @> (before->'key')), NULL
-	WHERE after <> '{}' AND (before->'key' <> after->'key' OR before->'replident' <> after->'replident')
+	SELECT 5, 0, 'set_identity', NULL, concat_ws(': ', t.b->>'partition', t.b->>'identity'), concat_ws(': ', t.a->>'partition', t.a->>'identity'),
+		t.a->>'replident' <> 'f' AND (t.b->>'replident' = 'f' OR NOT t.a->'key' @> (t.b->'key')), NULL
+	FROM tables t
+	WHERE t.b->'key' <> t.a->'key' OR t.b->'replident' <> t.a->'replident'
 	UNION ALL
-	SELECT 6, 0, CASE WHEN l.b IS NULL THEN 'attach' ELSE 'detach' END, NULL, l.b, l.a, NULL, l.partition
-	FROM leaves l
+	SELECT 6, 0, CASE WHEN t.b IS NULL THEN 'attach' ELSE 'detach' END, NULL, t.b->>'partition', t.a->>'partition', NULL, t.relation
+	FROM tables t
+	WHERE t.is_partition AND (t.a IS NULL OR t.b IS NULL)
 	UNION ALL
 	SELECT 7, 0, 'drop_table', NULL, NULL, NULL, true, NULL
 	WHERE after = '{}' AND before <> '{}'
@@ -136,7 +153,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT CASE WHEN after = '{}' THEN after
 	ELSE jsonb_set(after, '{columns}', (
-		SELECT coalesce(jsonb_object_agg(a.key, CASE WHEN b.value ? 'missing' THEN jsonb_build_object('missing', b.value->'missing') ELSE '{}' END || a.value), '{}')
+		SELECT coalesce(jsonb_object_agg(a.key, coalesce((
+			SELECT jsonb_object_agg(m.key, m.value) FROM jsonb_each(b.value) m WHERE m.key LIKE 'missing%'), '{}') || a.value), '{}')
 		FROM jsonb_each(after->'columns') a
 			LEFT JOIN jsonb_each(before->'columns') b ON b.key = a.key))
 	END

@@ -75,8 +75,9 @@ select_dropped(void)
 	return select_pipelines("SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
 							" AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d"
 							"  WHERE NOT d.is_temporary AND (d.objid = p.source"
-							"  OR d.objid::int8 = (l.layout->>'index')::int8"
-							"  OR l.layout->'partitions' ? d.objid::text))"
+							"  OR l.layout->'tables' ? d.objid::text"
+							"  OR EXISTS (SELECT FROM jsonb_each(l.layout->'tables') t"
+							"   WHERE (t.value->>'index')::int8 = d.objid::int8)))"
 							" ORDER BY p.pipeline_id");
 }
 

@@ -21,7 +21,6 @@
 
 #include "catalog/layout.h"
 #include "catalog/names.h"
-#include "catalog/sql.h"
 
 PPL_FUNCTION(pipeline_has_rows);
 
@@ -41,6 +40,22 @@ ppl_layout_store(int pipeline_id)
 	(void) ppl_sql_run("UPDATE " PPL_SCHEMA_EVENTS " SET state = 'accepted'"
 					   " WHERE pipeline_id = $1 AND state IN ('pending', 'waiting')",
 					   lengthof(args), args);
+}
+
+/*
+ * What older rows of the source have in columns that were added: attribute
+ * numbers, and the type, modifier and text of the array of that value.
+ */
+PplSqlResult *
+ppl_layout_missing(int pipeline_id)
+{
+	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
+
+	return ppl_sql_read("SELECT c.key::int, (c.value->>'missing_type')::oid,"
+						" (c.value->>'missing_typmod')::int, c.value->>'missing'"
+						" FROM " PPL_LAYOUTS " l, jsonb_each(l.layout->'columns') c"
+						" WHERE l.pipeline_id = $1 AND c.value ? 'missing'",
+						lengthof(args), args);
 }
 
 /*

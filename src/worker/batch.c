@@ -525,7 +525,7 @@ stands_before_truncate(Attempt *attempt, const PplBatch *batch)
 		return false;
 	for (int i = 0; i < batch->nevents; i++)
 	{
-		if (batch->events[i].kind != PPL_REC_TRUNCATE)
+		if (!PPL_EVENT_CLEARS(&batch->events[i]))
 			continue;
 		oldcontext = MemoryContextSwitchTo(attempt->worker->context);
 		refusal = ppl_upsert_refuse_truncate(attempt->worker);

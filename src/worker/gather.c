@@ -177,6 +177,17 @@ set_control(PplBatch *batch, const PplSpoolRecord *record)
 }
 
 /*
+ * A pipeline may have to stop after the transaction of the last event, see
+ * ppl_schema_passed: nothing of later ones is to be with it.
+ */
+static bool
+stands_after(const PplBatch *batch, const PplGatherRequest *request)
+{
+	return batch->events[batch->nevents - 1].partial &&
+		request->only == InvalidXLogRecPtr;
+}
+
+/*
  * A change of the source within a transaction that has events before it is no
  * reason to show a half of that, if nothing has to be stopped.
  */
@@ -250,7 +261,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 								&record.old_tuple, &record.new_tuple);
 			batch->events[batch->nevents - 1].in_old = record.schema->in_old;
 			open = true;
-			full = is_full(batch, request);
+			full = is_full(batch, request) || stands_after(batch, request);
 		}
 		else
 			ppl_spool_reader_skip(reader);

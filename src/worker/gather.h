@@ -91,6 +91,10 @@ typedef struct PplGatherRequest
 	Size		max_bytes;
 } PplGatherRequest;
 
+/* Is nothing left of the source after this event? */
+#define PPL_EVENT_CLEARS(event) \
+	((event)->kind == PPL_REC_TRUNCATE && !(event)->partial)
+
 extern PplBatch *ppl_batch_create(MemoryContext parent);
 extern void ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 								TupleDesc desc, HeapTuple old_tuple,

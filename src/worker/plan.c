@@ -32,6 +32,7 @@
 
 #include "base/guc.h"
 #include "catalog/adopt.h"
+#include "catalog/layout.h"
 #include "worker/old.h"
 #include "worker/outcome.h"
 #include "worker/plan.h"
@@ -150,6 +151,7 @@ load_source(PplProgram *program)
 {
 	Relation	source = try_table_open(program->pipeline->source, AccessShareLock);
 	Oid			pkey;
+	PplSqlResult *missing;
 
 	if (source == NULL)
 		ereport(ERROR,
@@ -161,6 +163,12 @@ load_source(PplProgram *program)
 	pkey = RelationGetPrimaryKeyIndex(source);
 	program->source_desc = CreateTupleDescCopyConstr(RelationGetDescr(source));
 	program->rows = ppl_row_mapper_create(program->source_desc);
+	missing = ppl_layout_missing(program->pipeline->pipeline_id);
+	for (int64 row = 0; row < missing->nrows; row++)
+		ppl_row_mapper_keep(program->rows, ppl_sql_int(missing, row, 0),
+							ppl_sql_oid(missing, row, 1),
+							ppl_sql_int(missing, row, 2),
+							ppl_sql_text(missing, row, 3));
 	if (OidIsValid(pkey))
 	{
 		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(pkey));

@@ -22,7 +22,9 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
@@ -37,6 +39,7 @@ typedef struct Column
 	int			index;			/* from 0 */
 	bool		absent;			/* from the event, or from today's row */
 	bool		lost;			/* its type of then is gone */
+	const char *missing;		/* instead of the event's value */
 	ExprState  *convert;
 	Form_pg_attribute then;		/* NULL if absent */
 	Form_pg_attribute today;
@@ -52,12 +55,21 @@ typedef struct Layout
 	Column	   *columns;
 } Layout;
 
+/* What older rows have in a column, though today's layout does not say so. */
+typedef struct Kept
+{
+	const char *missing;		/* NULL = nothing; as an array of one */
+	Oid			type;
+	int32		typmod;
+} Kept;
+
 struct PplRowMapper
 {
 	MemoryContext context;
 	MemoryContext values;		/* of the last row */
 	TupleDesc	today;
 	PplRow		row;
+	Kept	   *kept;			/* by column */
 	Layout	   *layouts[PPL_LAYOUTS];
 	int			next;			/* to be replaced */
 };
@@ -88,7 +100,26 @@ ppl_row_mapper_create(TupleDesc today)
 	mapper->today = today;
 	mapper->row.values = palloc0(today->natts * sizeof(Datum));
 	mapper->row.nulls = palloc0(today->natts * sizeof(bool));
+	mapper->kept = palloc0(today->natts * sizeof(Kept));
 	return mapper;
+}
+
+/*
+ * Rows from before a column was added have this value, an array of one element of
+ * this type, in text form.  The table has forgotten it if it was rewritten since.
+ */
+void
+ppl_row_mapper_keep(PplRowMapper *mapper, AttrNumber attnum, Oid type,
+					int32 typmod, const char *missing)
+{
+	Kept	   *kept = &mapper->kept[attnum - 1];
+
+	if (attnum > mapper->today->natts ||
+		TupleDescAttr(mapper->today, attnum - 1)->atthasmissing)
+		return;
+	kept->missing = missing;
+	kept->type = type;
+	kept->typmod = typmod;
 }
 
 /*
@@ -184,23 +215,40 @@ find_layout(PplRowMapper *mapper, TupleDesc then)
 	return layout;
 }
 
+/* A column that the event does not have, as if it had it. */
+static Form_pg_attribute
+kept_attribute(const Kept *kept)
+{
+	Form_pg_attribute att = palloc0(ATTRIBUTE_FIXED_PART_SIZE);
+
+	att->atttypid = kept->type;
+	att->atttypmod = kept->typmod;
+	att->attcollation = get_typcollation(kept->type);
+	return att;
+}
+
 /* Note what to do about one column; false if its value can be taken as it is. */
 static bool
-plan_column(Column *column, TupleDesc then, TupleDesc today, int index)
+plan_column(PplRowMapper *mapper, Column *column, TupleDesc then, int index)
 {
 	Node	   *expr;
 
 	column->index = index;
-	column->today = TupleDescAttr(today, index);
-	if (column->today->attisdropped || index >= then->natts)
-	{
-		column->absent = true;
+	column->today = TupleDescAttr(mapper->today, index);
+	column->absent = column->today->attisdropped ||
+		(index >= then->natts && mapper->kept[index].missing == NULL);
+	if (column->absent)
 		return true;
+	if (index < then->natts)
+		column->then = TupleDescAttr(then, index);
+	else
+	{
+		column->missing = mapper->kept[index].missing;
+		column->then = kept_attribute(&mapper->kept[index]);
 	}
-	column->then = TupleDescAttr(then, index);
 	if (column->then->atttypid == column->today->atttypid &&
 		column->then->atttypmod == column->today->atttypmod)
-		return false;
+		return column->missing != NULL;
 	if (!SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(column->then->atttypid)))
 	{
 		column->lost = true;
@@ -208,7 +256,7 @@ plan_column(Column *column, TupleDesc then, TupleDesc today, int index)
 	}
 	expr = conversion(column->then, column->today);
 	if (IsA(expr, CaseTestExpr))
-		return false;
+		return column->missing != NULL;
 	column->convert = ExecInitExpr(expression_planner((Expr *) expr), NULL);
 	return true;
 }
@@ -237,8 +285,8 @@ make_layout(PplRowMapper *mapper, TupleDesc then)
 	layout->context = context;
 	layout->columns = palloc0(today->natts * sizeof(Column));
 	for (int i = 0; i < today->natts; i++)
-		layout->ncolumns += plan_column(&layout->columns[layout->ncolumns],
-										then, today, i);
+		layout->ncolumns += plan_column(mapper, &layout->columns[layout->ncolumns],
+										then, i);
 	layout->econtext = CreateStandaloneExprContext();
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextSetParent(context, mapper->context);
@@ -345,16 +393,35 @@ explain_column(void *arg)
 										column->today->atttypmod));
 }
 
+/* The one element of an array in text form. */
+static Datum
+read_missing(const Column *column, bool *isnull)
+{
+	Oid			type = column->then->atttypid;
+	Datum		array = OidFunctionCall3(F_ARRAY_IN,
+										 CStringGetDatum(column->missing),
+										 ObjectIdGetDatum(type),
+										 Int32GetDatum(column->then->atttypmod));
+	int			one = 1;
+	int16		len;
+	bool		byval;
+	char		align;
+
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	return array_get_element(array, 1, &one, -1, len, byval, align, isnull);
+}
+
 static void
 convert_column(PplRowMapper *mapper, Layout *layout, const Column *column)
 {
-	int			i = column->index;
+	Datum	   *value = &mapper->row.values[column->index];
+	bool	   *isnull = &mapper->row.nulls[column->index];
 	ErrorContextCallback callback;
 	MemoryContext oldcontext;
 
 	if (column->lost)
 	{
-		if (mapper->row.nulls[i])
+		if (column->missing == NULL && *isnull)
 			return;
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_EXCEPTION),
@@ -366,10 +433,14 @@ convert_column(PplRowMapper *mapper, Layout *layout, const Column *column)
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 	oldcontext = MemoryContextSwitchTo(mapper->values);
-	layout->econtext->caseValue_datum = mapper->row.values[i];
-	layout->econtext->caseValue_isNull = mapper->row.nulls[i];
-	mapper->row.values[i] = ExecEvalExpr(column->convert, layout->econtext,
-										 &mapper->row.nulls[i]);
+	if (column->missing != NULL)
+		*value = read_missing(column, isnull);
+	if (column->convert != NULL)
+	{
+		layout->econtext->caseValue_datum = *value;
+		layout->econtext->caseValue_isNull = *isnull;
+		*value = ExecEvalExpr(column->convert, layout->econtext, isnull);
+	}
 	MemoryContextSwitchTo(oldcontext);
 	error_context_stack = callback.previous;
 }

@@ -19,6 +19,8 @@ typedef struct PplRow
 typedef struct PplRowMapper PplRowMapper;
 
 extern PplRowMapper *ppl_row_mapper_create(TupleDesc today);
+extern void ppl_row_mapper_keep(PplRowMapper *mapper, AttrNumber attnum,
+								Oid type, int32 typmod, const char *missing);
 extern const PplRow *ppl_row_today(PplRowMapper *mapper, TupleDesc then,
 								   HeapTuple tuple, const Bitmapset *columns);
 extern const PplRow *ppl_row_then(PplRowMapper *mapper, TupleDesc then,

@@ -67,7 +67,7 @@ ppl_run_events(PplWorker *worker, const PplBatch *batch, int first, int last)
 	for (int ordinal = first; ordinal <= last; ordinal++)
 	{
 		if (!worker->program->statement->has_upserts ||
-			batch->events[ordinal - 1].kind != PPL_REC_TRUNCATE)
+			!PPL_EVENT_CLEARS(&batch->events[ordinal - 1]))
 			continue;
 		run_stretch(worker, batch, begin, ordinal - 1);
 		if (!ppl_outcome_excluded(ordinal))

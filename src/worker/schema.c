@@ -64,11 +64,49 @@ ppl_schema_reached(PplWorker *worker, const PplBatch *batch)
 }
 
 /*
- * Those changes that lie within the transactions of a batch, and do not stop it.
+ * Only a partition of the source was truncated: which rows of an output of mode
+ * upsert came from there, nobody knows.
+ */
+static void
+note_truncate(const PplWorker *worker, const PplBatchTxn *txn)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(worker->pipeline_id),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(worker->program->pipeline->source)),
+		ppl_sql_arg(XIDOID, TransactionIdGetDatum(txn->xid)),
+		ppl_sql_arg(LSNOID, LSNGetDatum(txn->commit_lsn)),
+		ppl_sql_arg(TIMESTAMPTZOID, TimestampTzGetDatum(txn->committed_at)),
+	};
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) ppl_sql_run("INSERT INTO " PPL_SCHEMA_EVENTS
+					   " (pipeline_id, source, xid, commit_lsn, committed_at,"
+					   "  change, pauses, state)"
+					   " VALUES ($1, $2, $3, $4, $5, 'truncate_partition', true, 'waiting')",
+					   lengthof(args), args);
+	PopActiveSnapshot();
+	self.known = false;
+}
+
+/*
+ * Those changes that lie within the transactions of a batch, and do not stop it;
+ * and truncates of partitions, which stop an output of mode upsert after them.
  */
 void
 ppl_schema_passed(PplWorker *worker, const PplBatch *batch)
 {
+	int			noted = -1;
+
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		const PplEvent *event = &batch->events[i];
+
+		if (!event->partial || event->txn == noted ||
+			!worker->program->statement->has_upserts)
+			continue;
+		noted = event->txn;
+		note_truncate(worker, &batch->txns[noted]);
+	}
 	for (int i = 0; i < batch->ntxns; i++)
 	{
 		const PplBatchTxn *txn = &batch->txns[i];
@@ -125,10 +163,10 @@ ppl_schema_waits(PplWorker *worker)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	rows = ppl_sql_read("SELECT pg_catalog.format('source %s was changed: %s (%s)%s',"
+	rows = ppl_sql_read("SELECT pg_catalog.format('source %s was changed: %s%s',"
 						"  source, pg_catalog.concat_ws(' ', change,"
-						"   pg_catalog.quote_ident(column_name::text)),"
-						"  pg_catalog.concat_ws(' -> ', old_type, new_type),"
+						"   pg_catalog.quote_ident(column_name::text),"
+						"   '(' || nullif(pg_catalog.concat_ws(' -> ', old_type, new_type), '') || ')'),"
 						"  CASE WHEN n > 1 THEN pg_catalog.format(' and %s more', n - 1) END)"
 						" FROM (SELECT *, count(*) OVER () AS n FROM " PPL_SCHEMA_EVENTS
 						"  WHERE pipeline_id = $1 AND state = 'waiting') e"

@@ -187,7 +187,7 @@ ppl_supersede_letters(PplWorker *worker, const PplBatch *batch, bool redrive)
 	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
 	{
 		find_keys(worker, batch, ordinal, &keys[ordinal]);
-		if (batch->events[ordinal - 1].kind == PPL_REC_TRUNCATE)
+		if (PPL_EVENT_CLEARS(&batch->events[ordinal - 1]))
 			last_truncate = ordinal;
 		if (!keys[ordinal].known || redrive)
 			continue;
