@@ -273,9 +273,8 @@ logged_columns(Relation relation)
 /*
  * The version of a source's schema that says this, a new one if there is none.
  * Partitions may have several at a time, as what is logged is said of each of
- * them.  When the columns change, the versions before that are freed: the same
- * invalidation has made every route to them stale.  Allocates in the current
- * context.
+ * them.  When the columns change, the versions before that are freed, and all
+ * routes made anew.  Allocates in the current context.
  */
 static PplSchemaVersion *
 find_version(PplSource *source, const PplSpoolSchema *schema)
@@ -303,6 +302,7 @@ find_version(PplSource *source, const PplSpoolSchema *schema)
 		}
 		list_free_deep(source->schemas);
 		source->schemas = NIL;
+		self.generation++;
 	}
 
 	version = palloc(sizeof(*version));
