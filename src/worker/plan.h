@@ -50,7 +50,7 @@ typedef struct PplBusy
 {
 	Oid			relid;			/* invalid = none */
 	LOCKMODE	lockmode;
-}			PplBusy;
+} PplBusy;
 
 extern void ppl_program_watch(void);
 extern bool ppl_program_is_stale(void);
@@ -58,7 +58,7 @@ extern bool ppl_program_objects_changed(void);
 extern PplProgram *ppl_program_load(MemoryContext parent, int pipeline_id,
 									int version);
 extern bool ppl_program_lock(const PplProgram *program, Oid source,
-							 PplBusy * busy);
+							 PplBusy *busy);
 extern void ppl_program_free(PplProgram *program);
 extern void ppl_program_run(PplProgram *program, const PplBatch *batch,
 							int first, int last, bool (*skip) (int ordinal));
