@@ -26,6 +26,9 @@ CREATE TABLE m_south_high (
 	gone3 int);
 ALTER TABLE m_south_high DROP COLUMN gone1, DROP COLUMN gone2, DROP COLUMN gone3;
 ALTER TABLE m_south ATTACH PARTITION m_south_high FOR VALUES FROM (100) TO (1000);
+ALTER TABLE m_north REPLICA IDENTITY FULL;
+ALTER TABLE m_south_low REPLICA IDENTITY FULL;
+ALTER TABLE m_south_high REPLICA IDENTITY FULL;
 
 CREATE TABLE seen (n int GENERATED ALWAYS AS IDENTITY, id int, region text, note text, amount numeric(10,2), twice int);
 CREATE TABLE seen_south (LIKE seen INCLUDING ALL);

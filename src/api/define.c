@@ -104,7 +104,7 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 	if (workers > 1)
 		refuse_yet("workers", psprintf("%d", workers), "1");
 	ppl_check_source(source, GetUserId());
-	ppl_source_check(source, pipeline.operations, false);
+	ppl_source_check(source, pipeline.operations, false, true);
 	check_columns(source, ppl_args_text_array(fcinfo, 4, "partition_by"));
 
 	{

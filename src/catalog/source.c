@@ -4,8 +4,9 @@
  *
  * What the log has of an update or delete depends on the replica identity of the
  * table, and that is checked here: when a pipeline is declared or started, and
- * when a worker compiles it, since it may have changed.  Of a partitioned table
- * the leaves are asked, where the rows are.
+ * when a worker compiles it, since it may have changed; but not each time that one
+ * of very many partitions came.  Of a partitioned table the leaves are asked, where
+ * the rows are.
  *
  * Runs in any backend and in workers, inside a transaction; takes share locks on
  * the relations it looks at, and gives back those on partitions.  Results are in
@@ -32,7 +33,8 @@
 #define MAX_INLINE_SIZE 24
 
 static void check_inheritance(Relation rel);
-static void check_rows(Relation rel, uint16 operations, bool whole);
+static void check_rows(Relation rel, const char *what, uint16 operations,
+					   bool whole);
 static Form_pg_attribute find_toastable(Relation rel);
 static Bitmapset *identity_columns(Relation rel);
 static const char *identity_problem(Relation rel);
@@ -42,12 +44,13 @@ static char *qualified_name(Oid relid);
 
 /*
  * Does the log have of a table what a pipeline with these operations needs?  With
- * whole, that includes the whole of rows that are deleted.  Errors: 55000 with
+ * whole, that includes the whole of rows that are deleted.  Of a partitioned table
+ * nothing is asked unless partitions, since there may be very many.  Errors: 55000 with
  * the command that mends it, 0A000 for inheritance.  A table that is gone is no
  * error here.
  */
 void
-ppl_source_check(Oid relid, uint16 operations, bool whole)
+ppl_source_check(Oid relid, uint16 operations, bool whole, bool partitions)
 {
 	Relation	rel = try_relation_open(relid, AccessShareLock);
 	ListCell   *lc;
@@ -56,8 +59,8 @@ ppl_source_check(Oid relid, uint16 operations, bool whole)
 		return;
 	check_inheritance(rel);
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		check_rows(rel, operations, whole);
-	else
+		check_rows(rel, "source", operations, whole);
+	else if (partitions)
 	{
 		foreach(lc, find_all_inheritors(relid, NoLock, NULL))
 		{
@@ -66,7 +69,7 @@ ppl_source_check(Oid relid, uint16 operations, bool whole)
 			if (leaf == NULL)
 				continue;
 			if (leaf->rd_rel->relkind == RELKIND_RELATION)
-				check_rows(leaf, operations, whole);
+				check_rows(leaf, "partition", operations, whole);
 			relation_close(leaf, AccessShareLock);
 		}
 	}
@@ -114,7 +117,7 @@ check_inheritance(Relation rel)
 }
 
 static void
-check_rows(Relation rel, uint16 operations, bool whole)
+check_rows(Relation rel, const char *what, uint16 operations, bool whole)
 {
 	const char *name = RelationGetRelationName(rel);
 	Form_pg_attribute att;
@@ -127,8 +130,8 @@ check_rows(Relation rel, uint16 operations, bool whole)
 	if (att != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("updates of source \"%s\" do not have all of its columns",
-						name),
+				 errmsg("updates of %s \"%s\" do not have all of its columns",
+						what, name),
 				 errdetail("A large value of column \"%s\" that an update leaves as it is, is logged only with REPLICA IDENTITY FULL.",
 						   NameStr(att->attname)),
 				 errhint("ALTER TABLE %s REPLICA IDENTITY FULL;",
@@ -136,8 +139,8 @@ check_rows(Relation rel, uint16 operations, bool whole)
 	if (whole)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("deletes of source \"%s\" do not have all of its columns",
-						name),
+				 errmsg("deletes of %s \"%s\" do not have all of its columns",
+						what, name),
 				 errdetail("A handler takes pipeline.event, and so the rows that are deleted, which are logged only with REPLICA IDENTITY FULL."),
 				 errhint("ALTER TABLE %s REPLICA IDENTITY FULL;",
 						 qualified_name(RelationGetRelid(rel)))));
@@ -145,7 +148,7 @@ check_rows(Relation rel, uint16 operations, bool whole)
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("source \"%s\" has no usable replica identity", name),
+				 errmsg("%s \"%s\" has no usable replica identity", what, name),
 				 errdetail("It %s. Without one the log does not say which row was updated or deleted.",
 						   problem),
 				 errhint("ALTER TABLE %s REPLICA IDENTITY %s;",

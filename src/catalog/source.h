@@ -5,6 +5,7 @@
 #ifndef PPL_SOURCE_H
 #define PPL_SOURCE_H
 
-extern void ppl_source_check(Oid relid, uint16 operations, bool whole);
+extern void ppl_source_check(Oid relid, uint16 operations, bool whole,
+							 bool partitions);
 
 #endif							/* PPL_SOURCE_H */

@@ -133,6 +133,8 @@ ppl_compile(const PplPipeline *pipeline, int version)
 	char	   *ordinal;
 
 	collect(&compiler, pipeline, version);
+	ppl_source_check(pipeline->source, pipeline->operations,
+					 compiler.takes_deletes, false);
 	ordinal = choose_ordinal(&compiler);
 	compiler.ordinal = unconstify(char *, quote_identifier(ordinal));
 	compiler.shared = compiler.nsinks > 1;
@@ -182,6 +184,8 @@ ppl_compile_check(const PplPipeline *pipeline)
 	Compiler	compiler = {0};
 
 	collect(&compiler, pipeline, pipeline->version);
+	ppl_source_check(pipeline->source, pipeline->operations,
+					 compiler.takes_deletes, true);
 }
 
 /*
@@ -238,8 +242,6 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 		compiler->takes_deletes |= sink->takes_deletes;
 		compiler->sinks[compiler->nsinks++] = sink;
 	}
-	ppl_source_check(pipeline->source, pipeline->operations,
-					 compiler->takes_deletes);
 }
 
 /*

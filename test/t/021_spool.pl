@@ -81,6 +81,8 @@ DELETE FROM src;
 ALTER TABLE src DROP CONSTRAINT src_pkey;
 INSERT INTO src VALUES (5, 5, 5);
 DELETE FROM src;
+-- the pipeline stands until there is a replica identity again
+ALTER TABLE src ADD PRIMARY KEY (a);
 SQL
 $node->caught_up('p');
 my $expected = join "\n",
@@ -98,11 +100,13 @@ is(join("\n", changes('src', node_records($node, 'postgres'))),
 $node->safe_psql('postgres', <<'SQL');
 CREATE TABLE large (id text PRIMARY KEY, n int, v text);
 ALTER TABLE large ALTER id SET STORAGE EXTERNAL, ALTER v SET STORAGE EXTERNAL;
+ALTER TABLE large REPLICA IDENTITY FULL;
 CREATE TABLE large_out (id text, n int, v text);
 SELECT pipeline.create_pipeline('large', 'large', operations => '{insert,update,delete}');
 SELECT pipeline.add_output('large', 'large_out', mode => 'append');
 SELECT pipeline.start('large');
 SELECT pipeline.stop('large');
+ALTER TABLE large REPLICA IDENTITY DEFAULT;
 INSERT INTO large VALUES (repeat('k', 2500), 0, repeat('v', 9000)), ('x', 0, repeat('w', 9000));
 UPDATE large SET n = 1;
 UPDATE large SET v = repeat('u', 9001) WHERE id = 'x';
@@ -139,6 +143,7 @@ ALTER TABLE m_full DROP COLUMN gone1;
 ALTER TABLE m_mid ATTACH PARTITION m_full FOR VALUES FROM (100) TO (200);
 ALTER TABLE m_full REPLICA IDENTITY FULL;
 CREATE TABLE m_none PARTITION OF m_mid FOR VALUES FROM (200) TO (300);
+ALTER TABLE m_none REPLICA IDENTITY FULL;
 CREATE TABLE m_out (a int, b int, c int);
 SELECT pipeline.create_pipeline('m', 'm', operations => '{insert,update,delete,truncate}');
 SELECT pipeline.add_stage('m', 's', 'transform', query => 'SELECT a, b, c FROM event');
@@ -148,6 +153,7 @@ SELECT pipeline.create_pipeline('full', 'm_full', operations => '{insert,update,
 SELECT pipeline.add_stage('full', 's', 'transform', query => 'SELECT a, b, c FROM event');
 SELECT pipeline.add_output('full', 'm_out', mode => 'append');
 SELECT pipeline.start('full');
+ALTER TABLE m_none REPLICA IDENTITY DEFAULT;
 INSERT INTO m VALUES (1, 1, 1), (101, 1, 1), (201, 1, 1);
 UPDATE m SET b = 2;
 UPDATE m SET a = a + 1;
