@@ -237,6 +237,9 @@ UPDATE docs SET id = 30, n = 33 WHERE id = 3;
 DELETE FROM docs WHERE id = 2;
 ALTER TABLE docs REPLICA IDENTITY FULL;
 SELECT pipeline.start('s');
+-- it is known that something may be missing
+CALL reached('paused');
+SELECT pipeline.accept_schema('s');
 SELECT pipeline.wait_for('s');
 SELECT * FROM sizes ORDER BY id;
 SELECT operation, reason, event, old_event FROM pipeline.dead_letters WHERE pipeline = 's' ORDER BY commit_lsn, seq;
