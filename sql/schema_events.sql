@@ -176,23 +176,35 @@ SELECT pipeline.drop_pipeline('adapts'), pipeline.drop_pipeline('pauses');
 SELECT count(*) FROM _pipeline.schema_events;
 SELECT count(*) FROM _pipeline.layouts;
 
--- Under an output of mode upsert a pipeline stops where less of old rows is known,
--- since the output would not be what the source is.
+-- Under an output of mode upsert a pipeline stops where less of old rows is known than it
+-- needs, since the output would not be what the source is.
 CREATE TABLE src (id int PRIMARY KEY, a int);
 CREATE TABLE mirror (id int PRIMARY KEY, a int);
+CREATE TABLE by_both (id int, a int, PRIMARY KEY (id, a));
 SELECT pipeline.create_pipeline('u', 'src', '{insert,update,delete}'), pipeline.add_output('u', 'mirror'), pipeline.start('u');
 INSERT INTO src VALUES (1, 1), (2, 2);
 ALTER TABLE src REPLICA IDENTITY FULL;
 UPDATE src SET a = 10 WHERE id = 1;
-SELECT pipeline.wait_for('u');
-TABLE mirror ORDER BY id;
 ALTER TABLE src REPLICA IDENTITY DEFAULT;
 DELETE FROM src WHERE id = 2;
-CALL paused('u');
-SELECT state, last_error FROM pipeline.status;
-SELECT pipeline.accept_schema('u');
 SELECT pipeline.wait_for('u');
 TABLE mirror ORDER BY id;
+ALTER TABLE src REPLICA IDENTITY NOTHING;
+CALL paused('u');
+SELECT state, last_error FROM pipeline.status;
+ALTER TABLE src REPLICA IDENTITY FULL;
+SELECT pipeline.accept_schema('u');
+SELECT pipeline.add_output('u', 'by_both');
+INSERT INTO src VALUES (3, 3);
+SELECT pipeline.wait_for('u');
+ALTER TABLE src REPLICA IDENTITY DEFAULT;
+CALL paused('u');
+SELECT state, last_error FROM pipeline.status;
+ALTER TABLE src REPLICA IDENTITY FULL;
+SELECT pipeline.accept_schema('u');
+DELETE FROM src;
+SELECT pipeline.wait_for('u');
+SELECT (SELECT count(*) FROM mirror) AS mirror, (SELECT count(*) FROM by_both) AS by_both;
 SELECT change, old_type, new_type, action, state FROM seen;
 SELECT pipeline.drop_pipeline('u');
 

@@ -146,6 +146,33 @@ ORDER BY c.rank, c.attnum, c.old_type, c.new_type
 $$;
 COMMENT ON FUNCTION _pipeline.layout_changes(jsonb, jsonb) IS 'what makes one layout of a table out of another';
 
+CREATE FUNCTION _pipeline.logs_enough(source oid, operations text[])
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_logs_enough'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION _pipeline.logs_enough(oid, text[]) IS 'would this table do as the source of a pipeline with these operations?';
+
+-- What a pipeline knows of old rows must also have the keys of outputs that keep nothing.
+CREATE FUNCTION _pipeline.source_suffices(pipeline_id int, layout jsonb)
+RETURNS bool
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT _pipeline.logs_enough(p.source, p.operations) AND NOT EXISTS (
+	SELECT FROM _pipeline.outputs o
+		CROSS JOIN LATERAL unnest(coalesce(o.key, (
+			SELECT array_agg(a.attname::text)
+			FROM pg_index i
+				JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+			WHERE i.indrelid = o.target AND i.indisprimary))) AS k(name)
+		CROSS JOIN LATERAL jsonb_each(layout->'tables') AS t
+		JOIN pg_attribute a ON a.attrelid = t.key::oid AND a.attname = k.name AND a.attnum > 0
+	WHERE o.pipeline_id = p.pipeline_id AND o.mode = 'upsert' AND NOT o.keeps
+		AND t.value->>'replident' <> 'f' AND NOT t.value->'key' @> to_jsonb(a.attnum))
+FROM _pipeline.pipelines p
+WHERE p.pipeline_id = $1
+$$;
+COMMENT ON FUNCTION _pipeline.source_suffices(int, jsonb) IS 'has the log what the upsert outputs of a pipeline need?';
+
 -- The value that older rows have in a column is known until the table is rewritten.
 CREATE FUNCTION _pipeline.layout_merge(before jsonb, after jsonb)
 RETURNS jsonb

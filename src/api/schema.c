@@ -26,13 +26,16 @@
 #include "api/args.h"
 #include "api/check.h"
 #include "base/control.h"
+#include "base/event.h"
 #include "base/shm.h"
 #include "catalog/layout.h"
 #include "catalog/names.h"
+#include "catalog/source.h"
 #include "catalog/sql.h"
 
 PPL_FUNCTION(pipeline_schema_changed);
 PPL_FUNCTION(pipeline_accept_schema);
+PPL_FUNCTION(pipeline_logs_enough);
 
 /* Pipelines of this life of this database; $1 and $2 say which that is. */
 #define BORN_PIPELINES \
@@ -151,6 +154,47 @@ pipeline_schema_changed(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(oldcontext);
 	CurrentResourceOwner = oldowner;
 	PG_RETURN_VOID();
+}
+
+/*
+ * _pipeline.logs_enough(source oid, operations text[])
+ */
+Datum
+pipeline_logs_enough(PG_FUNCTION_ARGS)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	Oid			source = PG_GETARG_OID(0);
+	volatile uint16 operations = 0;
+	volatile bool enough = true;
+	ListCell   *lc;
+
+	foreach(lc, ppl_args_text_array(fcinfo, 1, "operations"))
+		operations |= ppl_definition_operation(lfirst(lc));
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		ppl_source_check(source, operations, false);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE &&
+			error->sqlerrcode != ERRCODE_FEATURE_NOT_SUPPORTED)
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		enough = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	PG_RETURN_BOOL(enough);
 }
 
 /*

@@ -95,6 +95,8 @@ ppl_layout_note(int pipeline_id, TransactionId xid, bool *pauses)
 					   "  c.new_type, s.pause OR CASE"
 					   "   WHEN NOT s.upsert THEN false"
 					   "   WHEN c.change = 'retype' THEN c.harms AND s.keeps"
+					   "   WHEN c.change = 'set_identity' THEN c.harms AND NOT"
+					   "    " PPL_PRIVATE_SCHEMA ".source_suffices(s.pipeline_id, s.after)"
 					   "   WHEN c.partition IS NOT NULL THEN " PPL_PRIVATE_SCHEMA ".has_rows(c.partition)"
 					   "   ELSE c.harms END"
 					   " FROM seen s CROSS JOIN " PPL_PRIVATE_SCHEMA ".layout_changes(s.before, s.after) c"
