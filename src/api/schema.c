@@ -175,7 +175,7 @@ pipeline_logs_enough(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
 	{
-		ppl_source_check(source, operations, false);
+		ppl_source_check(source, operations, false, true);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
