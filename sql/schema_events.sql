@@ -87,7 +87,7 @@ SELECT pipeline.wait_for('adapts'), pipeline.wait_for('pauses');
 SELECT id FROM careful ORDER BY id;
 SELECT pipeline, change, column_name, old_type, new_type, state, placed FROM seen;
 SELECT who = current_user AS who, action, pipeline, jsonb_array_length(translate(detail->>'ids', '{}', '[]')::jsonb) AS accepted
-FROM pipeline.audit_log WHERE action = 'accept_schema' ORDER BY id;
+FROM pipeline.audit_log WHERE action = 'accept_schema' AND pipeline = 'pauses' ORDER BY id;
 
 -- All kinds, as one sees them; also those that come by a way of their own.
 ALTER TABLE src DROP COLUMN d, ADD COLUMN e numeric(5, 2), ALTER COLUMN a TYPE bigint, ALTER COLUMN c TYPE varchar(7);
