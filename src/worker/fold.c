@@ -38,6 +38,14 @@ typedef struct Change
 	bool	   *nulls;
 } Change;
 
+/* A source row of an output that keeps. */
+typedef struct Source
+{
+	PplDigest	digest;
+	List	   *stored;			/* PplKeptRow *, what the table says */
+	List	   *rows;			/* the same, what it has now */
+} Source;
+
 /* A key of the output. */
 typedef struct Target
 {
@@ -45,14 +53,9 @@ typedef struct Target
 	int			change;			/* the last one, -1 = none */
 	bool		known;			/* is writer what the table says, or later? */
 	PplPosition writer;			/* the last event that wrote it and lives */
+	Source	   *owner;			/* the source row that put it here, or NULL */
+	bool		shared;			/* there were several */
 } Target;
-
-/* A source row of an output that keeps. */
-typedef struct Source
-{
-	PplDigest	digest;
-	List	   *rows;			/* PplKeptRow *, what it has now */
-} Source;
 
 typedef struct Fold
 {
@@ -102,6 +105,8 @@ find_target(Fold *fold, PplDigest digest)
 	{
 		target->change = -1;
 		target->known = false;
+		target->owner = NULL;
+		target->shared = false;
 		memset(&target->writer, 0, sizeof(target->writer));
 	}
 	return target;
@@ -300,7 +305,7 @@ find_source(Fold *fold, PplDigest digest)
 	Source	   *source = hash_search(fold->sources, &digest, HASH_ENTER, &found);
 
 	if (!found)
-		source->rows = NIL;
+		source->stored = source->rows = NIL;
 	return source;
 }
 
@@ -311,8 +316,10 @@ find_source(Fold *fold, PplDigest digest)
 static void
 load_kept(Fold *fold, int first, int last, PplDigest *before, PplDigest *after)
 {
-	PplDigest  *sources = palloc(mul_size(last - first + 1, 2 * sizeof(PplDigest)));
+	HASH_SEQ_STATUS scan;
+	PplDigest  *sources;
 	int			nsources = 0;
+	Source	   *source;
 	PplKeptRow *rows;
 	int			nrows;
 
@@ -325,18 +332,22 @@ load_kept(Fold *fold, int first, int last, PplDigest *before, PplDigest *after)
 		ppl_outcome_to_output(ordinal, fold->output);
 		ppl_source_row_digests(fold->worker->program, event,
 							   &before[ordinal - first], &after[ordinal - first]);
-		sources[nsources++] = before[ordinal - first];
-		sources[nsources++] = after[ordinal - first];
+		(void) find_source(fold, before[ordinal - first]);
+		(void) find_source(fold, after[ordinal - first]);
 	}
+	sources = palloc(mul_size(hash_get_num_entries(fold->sources) + 1,
+							  sizeof(PplDigest)));
+	hash_seq_init(&scan, fold->sources);
+	while ((source = hash_seq_search(&scan)) != NULL)
+		sources[nsources++] = source->digest;
 
 	nrows = ppl_kept_load(fold->upsert->output->output_id, sources, nsources, &rows);
-	for (int i = 0; i < nsources; i++)
-		(void) find_source(fold, sources[i]);
 	for (int i = 0; i < nrows; i++)
 	{
-		Source	   *source = find_source(fold, rows[i].source);
 		Target	   *target = find_target(fold, rows[i].target);
 
+		source = find_source(fold, rows[i].source);
+		source->stored = lappend(source->stored, &rows[i]);
 		source->rows = lappend(source->rows, &rows[i]);
 		target->known = true;
 		target->writer = rows[i].last;
@@ -406,6 +417,8 @@ put_kept(Fold *fold, PplPut *put, int part, Source *source)
 	target = find_target(fold, row->target);
 	target->known = true;
 	target->writer = row->event;
+	target->shared |= target->owner != NULL && target->owner != source;
+	target->owner = source;
 }
 
 /* All changes of an output that keeps what source rows produced. */
@@ -434,6 +447,32 @@ fold_kept(Fold *fold, int first, int last, PplPut *puts, int nputs)
 	}
 }
 
+/*
+ * Does the table say the same already?  The events in it may be older, but not if
+ * others wrote these keys since: then it matters who did so last.
+ */
+static bool
+is_stored(Fold *fold, const Source *source)
+{
+	if (list_length(source->stored) != list_length(source->rows))
+		return false;
+	for (int i = 0; i < list_length(source->rows); i++)
+	{
+		const PplKeptRow *stored = list_nth(source->stored, i);
+		const PplKeptRow *row = list_nth(source->rows, i);
+
+		if (stored == row)
+			continue;
+		if (stored->part != row->part ||
+			memcmp(&stored->target, &row->target, sizeof(PplDigest)) != 0 ||
+			stored->last.commit_lsn != stored->event.commit_lsn ||
+			stored->last.seq != stored->event.seq ||
+			find_target(fold, row->target)->shared)
+			return false;
+	}
+	return true;
+}
+
 /* What the source rows have now, for the table. */
 static void
 collect_kept(Fold *fold, PplChange *change)
@@ -452,7 +491,10 @@ collect_kept(Fold *fold, PplChange *change)
 	hash_seq_init(&scan, fold->sources);
 	while ((source = hash_seq_search(&scan)) != NULL)
 	{
-		change->sources[change->nsources++] = source->digest;
+		if (is_stored(fold, source))
+			continue;
+		if (source->stored != NIL)
+			change->sources[change->nsources++] = source->digest;
 		foreach(lc, source->rows)
 			change->kept[change->nkept++] = *(PplKeptRow *) lfirst(lc);
 	}

@@ -33,9 +33,10 @@ typedef struct PplChange
 	PplPut	  **stay;			/* rows that are written */
 	int			ngone;
 	PplGone    *gone;
-	int			nsources;		/* of one that keeps: source rows, and all */
-	PplDigest  *sources;		/* that they have now */
-	int			nkept;
+	int			nsources;		/* of one that keeps: source rows whose stored
+								 * rows go */
+	PplDigest  *sources;
+	int			nkept;			/* rows to be stored */
 	PplKeptRow *kept;
 } PplChange;
 

@@ -68,8 +68,9 @@ key_arg(const PplKeptRow *row)
 }
 
 /*
- * The rows of some source rows in an output, those of each in order; returns how
- * many.  In CurrentMemoryContext.
+ * The rows of some source rows, each named once, in an output, those of each in
+ * order; returns how many.  In CurrentMemoryContext.  The plan must be one that looks
+ * for each of them, however empty the table was when it was made.
  */
 int
 ppl_kept_load(int output_id, const PplDigest *sources, int nsources,
@@ -85,8 +86,9 @@ ppl_kept_load(int output_id, const PplDigest *sources, int nsources,
 	args[1] = digests_arg(sources, nsources);
 	result = ppl_sql_run("SELECT k.source_digest, k.commit_lsn, k.seq, k.part,"
 						 " k.target_digest, k.target_key, l.commit_lsn, l.seq"
-						 " FROM (SELECT DISTINCT s FROM pg_catalog.unnest($2) s) d"
-						 " JOIN " PPL_KEPT " k ON k.output_id = $1 AND k.source_digest = d.s"
+						 " FROM pg_catalog.unnest($2) d (s)"
+						 " CROSS JOIN LATERAL (SELECT * FROM " PPL_KEPT " i"
+						 "  WHERE i.output_id = $1 AND i.source_digest = d.s OFFSET 0) k"
 						 " CROSS JOIN LATERAL (SELECT o.commit_lsn, o.seq FROM " PPL_KEPT " o"
 						 "  WHERE o.output_id = $1 AND o.target_digest = k.target_digest"
 						 "  ORDER BY o.commit_lsn DESC, o.seq DESC LIMIT 1) l"
@@ -110,7 +112,7 @@ ppl_kept_load(int output_id, const PplDigest *sources, int nsources,
 }
 
 /*
- * These source rows have these rows now, and no others.
+ * These source rows lose all their rows, and then these are there.
  */
 void
 ppl_kept_replace(int output_id, const PplDigest *sources, int nsources,

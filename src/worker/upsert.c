@@ -213,7 +213,7 @@ ppl_upsert_apply(PplWorker *worker, const PplBatch *batch, int first, int last)
 	}
 	for (int i = 0; i < self.noutputs; i++)
 	{
-		if (changes[i] != NULL && changes[i]->nsources > 0)
+		if (changes[i] != NULL)
 			ppl_kept_replace(program->statement->upserts[i]->output->output_id,
 							 changes[i]->sources, changes[i]->nsources,
 							 changes[i]->kept, changes[i]->nkept);
