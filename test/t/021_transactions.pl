@@ -404,7 +404,7 @@ $node->ledger_balanced('days', 'and the ledger is balanced');
 $node->append_conf('postgresql.conf', "logical_decoding_work_mem = 64MB\npipeline.worker_idle_timeout = 0\n");
 $node->restart;
 $node->safe_psql('postgres', <<'SQL');
-CREATE TABLE large (id int PRIMARY KEY, v text);
+CREATE TABLE large (id int PRIMARY KEY, v varchar(40));
 CREATE TABLE large_out (id int, v text);
 CREATE TABLE large_oracle (id int, v text);
 SELECT pipeline.create_pipeline('large', 'large', operations => '{insert,update,delete}'),
