@@ -78,9 +78,16 @@ SELECT jsonb_build_object(
 		WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
 	'tables', CASE c.relkind
 		WHEN 'p' THEN (
-			SELECT coalesce(jsonb_object_agg(t.relid::oid, jsonb_build_object('partition', t.relid::text) || _pipeline.identity_of(t.relid)), '{}')
-			FROM pg_partition_tree(c.oid) t
-			WHERE t.isleaf AND t.level > 0)
+			-- pg_partition_tree would lock them all, in an order of its own
+			WITH RECURSIVE tree (relid) AS (
+				SELECT c.oid
+				UNION ALL
+				SELECT i.inhrelid
+				FROM tree t JOIN pg_inherits i ON i.inhparent = t.relid
+				WHERE NOT i.inhdetachpending)
+			SELECT coalesce(jsonb_object_agg(l.oid, jsonb_build_object('partition', l.oid::regclass::text) || _pipeline.identity_of(l.oid)), '{}')
+			FROM tree t JOIN pg_class l ON l.oid = t.relid
+			WHERE l.relkind <> 'p')
 		ELSE jsonb_build_object(c.oid, _pipeline.identity_of(c.oid)) END)
 FROM pg_class c
 WHERE c.oid = source
