@@ -26,6 +26,15 @@ SELECT pipeline.create_pipeline('latest', 'src', operations => '{insert,update,d
 SELECT output, mode, key FROM pipeline.outputs WHERE pipeline = 'latest';
 SELECT pipeline.start('mirror'), pipeline.start('lines'), pipeline.start('latest');
 
+CREATE PROCEDURE reached(name text, wanted text) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 6000 LOOP
+		IF (SELECT state FROM pipeline.status WHERE pipeline = name) = wanted THEN RETURN; END IF;
+		PERFORM pipeline.wait_for(name, timeout => '10 ms');
+		COMMIT;
+	END LOOP;
+	RAISE 'pipeline "%" is not %', name, wanted;
+END $$;
 CREATE FUNCTION check_all() RETURNS TABLE (what text, differences bigint) LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM pipeline.wait_for('mirror'), pipeline.wait_for('lines'), pipeline.wait_for('latest');
@@ -106,7 +115,7 @@ CREATE TABLE other (LIKE src INCLUDING ALL);
 SELECT pipeline.create_pipeline('other', 'other'), pipeline.add_output('other', 'mirror', mode => 'upsert');
 TRUNCATE src;
 INSERT INTO src VALUES (3, 'a', 1, 3);
-SELECT pipeline.wait_for('mirror', timeout => '100 ms');
+CALL reached('mirror', 'failed');
 SELECT pipeline.wait_for('lines');
 SELECT state, last_error FROM pipeline.status WHERE pipeline = 'mirror' \gset
 \echo :last_error
@@ -148,5 +157,18 @@ SELECT pipeline.create_pipeline('n', 'no_key');
 SELECT pipeline.add_output('n', 'good', mode => 'upsert');
 :state
 SELECT pipeline.drop_pipeline('u'), pipeline.drop_pipeline('n');
+
+-- What is run, as it is shown.
+CREATE TABLE shown (LIKE good INCLUDING ALL);
+SELECT pipeline.create_pipeline('e', 'good', operations => '{insert,update,delete}'), pipeline.add_output('e', 'shown');
+SELECT * FROM pipeline.explain('e') WITH ORDINALITY AS l (line, n)
+WHERE n < (SELECT min(x.n) FROM pipeline.explain('e') WITH ORDINALITY AS x (line, n) WHERE x.line LIKE 'plan for%');
+-- _put takes what the statement makes, and nothing else.
+CREATE FUNCTION bogus(g good) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN pipeline._put(1, 0, ROW(g.id)); END $$;
+SELECT pipeline.add_stage('e', 'bogus', 'validate', 'bogus(good)'), pipeline.start('e');
+INSERT INTO good VALUES (1, 1);
+CALL reached('e', 'failed');
+SELECT last_error FROM pipeline.status WHERE pipeline = 'e';
+SELECT pipeline.drop_pipeline('e');
 SET client_min_messages = warning;
 DROP SCHEMA upsert CASCADE;

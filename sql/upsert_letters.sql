@@ -25,6 +25,15 @@ BEGIN
 END $$;
 CREATE FUNCTION again() RETURNS TABLE (derived bigint, kept bigint) LANGUAGE sql AS
 $$ SELECT pipeline.redrive('derived'), pipeline.redrive('kept') $$;
+CREATE PROCEDURE reached(name text, wanted text) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 6000 LOOP
+		IF (SELECT state FROM pipeline.status WHERE pipeline = name) = wanted THEN RETURN; END IF;
+		PERFORM pipeline.wait_for(name, timeout => '10 ms');
+		COMMIT;
+	END LOOP;
+	RAISE 'pipeline "%" is not %', name, wanted;
+END $$;
 INSERT INTO src SELECT i, i FROM generate_series(1, 5) i;
 SELECT * FROM done();
 
@@ -116,7 +125,8 @@ INSERT INTO derived_child VALUES (1);
 INSERT INTO kept_child VALUES (1);
 TRUNCATE src;
 INSERT INTO src VALUES (7, 7);
-SELECT pipeline.wait_for('derived', timeout => '200 ms'), pipeline.wait_for('kept', timeout => '200 ms');
+CALL reached('derived', 'failed');
+CALL reached('kept', 'failed');
 SELECT pipeline, last_error FROM pipeline.status WHERE pipeline IN ('derived', 'kept') ORDER BY 1;
 TRUNCATE derived_child, kept_child;
 SELECT pipeline.restart('derived'), pipeline.restart('kept');

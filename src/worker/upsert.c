@@ -43,6 +43,7 @@ typedef struct Puts
 static struct
 {
 	MemoryContext context;		/* NULL = nothing is collected */
+	const PplStatement *statement;
 	int			noutputs;
 	Puts	   *outputs;
 }			self;
@@ -72,9 +73,33 @@ ppl_upsert_begin(const PplProgram *program)
 	callback = MemoryContextAllocZero(self.context, sizeof(*callback));
 	callback->func = forget;
 	MemoryContextRegisterResetCallback(self.context, callback);
+	self.statement = program->statement;
 	self.noutputs = program->statement->noutputs;
 	self.outputs = MemoryContextAllocZero(self.context,
 										  self.noutputs * sizeof(Puts));
+}
+
+/*
+ * Is this the type of the rows that the statement makes for an output?  Whoever
+ * calls _put in a handler could hand over anything.
+ */
+static bool
+is_put_row(const PplUpsert *upsert, TupleDesc desc)
+{
+	int			ncolumns = upsert->row_desc->natts - 1;
+
+	if (desc->natts != ncolumns + upsert->gone_desc->natts - 1)
+		return false;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute expected = i < ncolumns ?
+		TupleDescAttr(upsert->row_desc, i + 1) :
+		TupleDescAttr(upsert->gone_desc, i - ncolumns + 1);
+
+		if (TupleDescAttr(desc, i)->atttypid != expected->atttypid)
+			return false;
+	}
+	return true;
 }
 
 /*
@@ -95,7 +120,11 @@ pipeline_put(PG_FUNCTION_ARGS)
 	PplPut	   *put;
 
 	ppl_outcome_to_output(ordinal, output);
-	if (self.context == NULL || output < 0 || output >= self.noutputs)
+	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(row),
+								  HeapTupleHeaderGetTypMod(row));
+	if (self.context == NULL || output < 0 || output >= self.noutputs ||
+		self.statement->upserts[output] == NULL ||
+		!is_put_row(self.statement->upserts[output], desc))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this function belongs to the statement of a pipeline")));
@@ -116,8 +145,6 @@ pipeline_put(PG_FUNCTION_ARGS)
 	tuple.t_data = row;
 	tuple.t_len = HeapTupleHeaderGetDatumLength(row);
 	copy = heap_copytuple(&tuple);
-	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(row),
-								  HeapTupleHeaderGetTypMod(row));
 	put->values = palloc(desc->natts * sizeof(Datum));
 	put->nulls = palloc(desc->natts * sizeof(bool));
 	heap_deform_tuple(copy, desc, put->values, put->nulls);
