@@ -18,7 +18,10 @@ CREATE PROCEDURE paused(name text) LANGUAGE plpgsql AS $$
 DECLARE
 	until timestamptz := clock_timestamp() + interval '1 min';
 BEGIN
-	WHILE (SELECT state FROM pipeline.status WHERE pipeline = name) <> 'paused' AND clock_timestamp() < until LOOP
+	WHILE clock_timestamp() < until AND NOT EXISTS (
+		SELECT FROM pipeline.status s JOIN pipeline.schema_events e USING (pipeline)
+		WHERE s.pipeline = name AND s.state = 'paused' AND e.state = 'waiting')
+	LOOP
 		PERFORM pipeline.wait_for(name, timeout => '10 ms');
 	END LOOP;
 END $$;

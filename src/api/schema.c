@@ -60,8 +60,10 @@ select_pipelines(const char *sql)
 static PplSqlResult *
 select_changed(void)
 {
-	return select_pipelines("SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
-							" AND EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c"
+	return select_pipelines("WITH c AS MATERIALIZED"
+							" (SELECT objid FROM pg_event_trigger_ddl_commands())"
+							" SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
+							" AND EXISTS (SELECT FROM c"
 							"  WHERE c.objid = p.source"
 							"  OR p.source = pg_partition_root(c.objid)"
 							"  OR EXISTS (SELECT FROM pg_partition_ancestors(c.objid) a"
@@ -75,9 +77,11 @@ select_changed(void)
 static PplSqlResult *
 select_dropped(void)
 {
-	return select_pipelines("SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
-							" AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d"
-							"  WHERE NOT d.is_temporary AND (d.objid = p.source"
+	return select_pipelines("WITH d AS MATERIALIZED"
+							" (SELECT objid FROM pg_event_trigger_dropped_objects()"
+							"  WHERE NOT is_temporary)"
+							" SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
+							" AND EXISTS (SELECT FROM d WHERE (d.objid = p.source"
 							"  OR l.layout->'tables' ? d.objid::text"
 							"  OR EXISTS (SELECT FROM jsonb_each(l.layout->'tables') t"
 							"   WHERE (t.value->>'index')::int8 = d.objid::int8)))"

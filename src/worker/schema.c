@@ -163,14 +163,8 @@ ppl_schema_waits(PplWorker *worker)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	rows = ppl_sql_read("SELECT pg_catalog.format('source %s was changed: %s%s',"
-						"  source, pg_catalog.concat_ws(' ', change,"
-						"   pg_catalog.quote_ident(column_name::text),"
-						"   '(' || nullif(pg_catalog.concat_ws(' -> ', old_type, new_type), '') || ')'),"
-						"  CASE WHEN n > 1 THEN pg_catalog.format(' and %s more', n - 1) END)"
-						" FROM (SELECT *, count(*) OVER () AS n FROM " PPL_SCHEMA_EVENTS
-						"  WHERE pipeline_id = $1 AND state = 'waiting') e"
-						" ORDER BY id LIMIT 1",
+	rows = ppl_sql_read("SELECT what FROM " PPL_PRIVATE_SCHEMA ".schema_pauses"
+						" WHERE pipeline_id = $1",
 						lengthof(args), args);
 	self.waiting = rows->nrows > 0;
 	self.known = true;
