@@ -149,6 +149,21 @@ SELECT state FROM pipeline.status ORDER BY pipeline;
 CALL paused('pauses');
 SELECT pipeline.accept_schema('pauses');
 SELECT pipeline.wait_for('pauses');
+-- also if dead letters are run again in between
+ALTER TABLE source ADD COLUMN later int;
+INSERT INTO _pipeline.dead_letters (pipeline_id, version, kind, source, operation, event, commit_lsn, seq, xid, committed_at)
+SELECT pipeline_id, 1, 'failed', source, 'insert', '{"id": 60, "a": 60}', '0/1', 1, '1', now() FROM _pipeline.pipelines WHERE name = 'pauses';
+SELECT pipeline.redrive('pauses');
+SELECT pipeline.wait_for('pauses');
+INSERT INTO source (id, a) VALUES (61, 61);
+CALL paused('pauses');
+SELECT id FROM careful WHERE id > 6 ORDER BY id;
+SELECT pipeline.accept_schema('pauses');
+SELECT pipeline.wait_for('pauses');
+SELECT id FROM careful WHERE id > 6 ORDER BY id;
+SELECT pipeline.wait_for('adapts');
+DELETE FROM careful WHERE id > 6;
+DELETE FROM dst WHERE id > 6;
 ALTER EVENT TRIGGER pipeline_schema_changed ENABLE ALWAYS;
 ALTER TABLE _pipeline.layouts RENAME TO hidden;
 ALTER TABLE source DROP COLUMN untold;
