@@ -201,6 +201,15 @@ pipeline_logs_enough(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(enough);
 }
 
+/* What to do about a column that is missing. */
+static void
+explain_missing(void *arg)
+{
+	if (geterrcode() == ERRCODE_UNDEFINED_COLUMN)
+		errhint("Give the column back, or replace what names it by pipeline.drop_stage(%s, ...) and pipeline.add_stage(%s, ...) in one transaction with this.",
+				quote_literal_cstr((char *) arg), quote_literal_cstr((char *) arg));
+}
+
 /*
  * pipeline.accept_schema(pipeline text)
  */
@@ -211,6 +220,7 @@ pipeline_accept_schema(PG_FUNCTION_ARGS)
 	PplPipeline *pipeline;
 	PplSqlArg	args[1];
 	PplSqlResult *rows;
+	ErrorContextCallback callback;
 
 	PreventCommandIfReadOnly("pipeline.accept_schema");
 	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessShareLock);
@@ -225,8 +235,13 @@ pipeline_accept_schema(PG_FUNCTION_ARGS)
 						name)));
 		PG_RETURN_VOID();
 	}
+	callback.callback = explain_missing;
+	callback.arg = name;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
 	ppl_check_source(pipeline->source, pipeline->owner);
 	ppl_check_chain(pipeline);
+	error_context_stack = callback.previous;
 
 	/* also what it has not come to: it is today's layout that is accepted */
 	rows = ppl_sql_run("WITH accepted AS ("
