@@ -83,6 +83,12 @@ INSERT INTO src VALUES (4, 4);
 CALL paused('pauses');
 SELECT pipeline.accept_schema('pauses');
 SELECT state FROM pipeline.status WHERE pipeline = 'pauses';
+-- as the hint says
+BEGIN;
+SELECT pipeline.stop('pauses'), pipeline.drop_stage('pauses', 't'),
+	pipeline.add_stage('pauses', 't', 'transform', query => 'SELECT id, aa AS a FROM event'),
+	pipeline.accept_schema('pauses'), pipeline.start('pauses');
+ROLLBACK;
 ALTER TABLE src RENAME COLUMN aa TO a;
 CALL paused('pauses');
 SELECT pipeline.accept_schema('pauses');

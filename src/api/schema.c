@@ -206,8 +206,8 @@ static void
 explain_missing(void *arg)
 {
 	if (geterrcode() == ERRCODE_UNDEFINED_COLUMN)
-		errhint("Give the column back, or replace what names it by pipeline.drop_stage(%s, ...) and pipeline.add_stage(%s, ...) in one transaction with this.",
-				quote_literal_cstr((char *) arg), quote_literal_cstr((char *) arg));
+		errhint("Give the column back, or replace what names it: in one transaction stop(%1$s), drop_stage(%1$s, ...), add_stage(%1$s, ...), accept_schema(%1$s), start(%1$s).",
+				quote_literal_cstr((char *) arg));
 }
 
 /*
