@@ -194,3 +194,19 @@ SELECT CASE WHEN after = '{}' THEN after
 	END
 $$;
 COMMENT ON FUNCTION _pipeline.layout_merge(jsonb, jsonb) IS 'the later layout, with what is only known of the former one';
+
+CREATE VIEW _pipeline.schema_pauses AS
+SELECT e.pipeline_id,
+	pg_catalog.format('source %s was changed: %s%s', e.source,
+		pg_catalog.concat_ws(' ', e.change, pg_catalog.quote_ident(e.column_name::text),
+			'(' || nullif(pg_catalog.concat_ws(' -> ', e.old_type, e.new_type), '') || ')'),
+		CASE WHEN e.n > 1 THEN pg_catalog.format(' and %s more', e.n - 1) END) AS what,
+	e.committed_at AS since
+FROM (
+	SELECT w.*, count(*) OVER p AS n, row_number() OVER (p ORDER BY w.id) AS number
+	FROM _pipeline.schema_events w
+	WHERE w.state = 'waiting'
+	WINDOW p AS (PARTITION BY w.pipeline_id)
+) e
+WHERE e.number = 1;
+COMMENT ON VIEW _pipeline.schema_pauses IS 'pipelines that wait for somebody to accept a change of their source';

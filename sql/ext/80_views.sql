@@ -76,6 +76,7 @@ SELECT p.name AS pipeline,
 		WHEN x.lost THEN 'lost'
 		WHEN NOT p.running THEN 'stopped'
 		WHEN d.state IS DISTINCT FROM 'ready' OR w.state IS NULL THEN 'starting'
+		WHEN x.pause IS NOT NULL THEN 'paused'
 		ELSE w.state
 	END AS state,
 	coalesce(w.workers, 0)::int AS workers,
@@ -101,11 +102,13 @@ SELECT p.name AS pipeline,
 		WHEN x.lost AND w.state IS DISTINCT FROM 'lost' THEN pg_catalog.format(
 			'the replication slot that held the position of the pipeline is gone (hint: SELECT pipeline.start(%L, skip_to_now => true); goes on from now and leaves out what was committed in between.)',
 			p.name)
+		WHEN x.pause IS NOT NULL THEN pg_catalog.format('%s (hint: SELECT pipeline.accept_schema(%L);)', x.pause, p.name)
 		ELSE w.last_error
 	END AS last_error,
 	CASE
 		WHEN d.state = 'failed' THEN d.last_error_at
 		WHEN x.lost AND w.state IS DISTINCT FROM 'lost' THEN NULL
+		WHEN x.pause IS NOT NULL THEN z.since
 		ELSE w.last_error_at
 	END AS last_error_at,
 	b.bytes AS backlog_bytes
@@ -146,13 +149,16 @@ FROM _pipeline.pipelines p
 		FROM _pipeline.backlog q
 		WHERE q.pipeline_id = p.pipeline_id
 	) b
+	LEFT JOIN _pipeline.schema_pauses z ON z.pipeline_id = p.pipeline_id
 	CROSS JOIN LATERAL (
 		SELECT CASE
 			WHEN w.caught_up THEN greatest(w.processed_lsn, d.decoded_lsn)
 			ELSE coalesce(w.processed_lsn, k.commit_lsn)
 		END AS processed_lsn,
 		-- 0/0: capture has said so; it may not have seen yet what pg_restore brought
-		p.born AND (p.slot_lsn = '0/0' OR p.slot_lsn <> d.slot_lsn) IS TRUE AS lost
+		p.born AND (p.slot_lsn = '0/0' OR p.slot_lsn <> d.slot_lsn) IS TRUE AS lost,
+		-- also without a process, as after a restart when nothing came since
+		CASE WHEN p.running AND w.state IN ('running', 'catching up', 'starting', 'waiting') THEN z.what END AS pause
 	) x
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.status IS 'how each pipeline stands';

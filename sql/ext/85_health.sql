@@ -328,6 +328,11 @@ SELECT 'error', n.pipeline, n.what, CASE WHEN h.state = 'failed' AND h.sqlstate 
 FROM _pipeline.needs n
 	JOIN _pipeline.patients h ON h.pipeline_id = n.pipeline_id
 UNION ALL
+SELECT 'error', h.name, z.what, z.since, pg_catalog.format('SELECT pipeline.accept_schema(%L);', h.name)
+FROM _pipeline.schema_pauses z
+	JOIN _pipeline.patients h ON h.pipeline_id = z.pipeline_id
+WHERE h.state = 'paused' AND NOT h.by_worker
+UNION ALL
 SELECT 'warning', pipeline, what, since, hint FROM _pipeline.warnings;
 COMMENT ON VIEW _pipeline.problems IS 'health: all of them, for each reader those of the pipelines it may see';
 

@@ -60,8 +60,10 @@ select_pipelines(const char *sql)
 static PplSqlResult *
 select_changed(void)
 {
-	return select_pipelines("SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
-							" AND EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c"
+	return select_pipelines("WITH c AS MATERIALIZED"
+							" (SELECT objid FROM pg_event_trigger_ddl_commands())"
+							" SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
+							" AND EXISTS (SELECT FROM c"
 							"  WHERE c.objid = p.source"
 							"  OR p.source = pg_partition_root(c.objid)"
 							"  OR EXISTS (SELECT FROM pg_partition_ancestors(c.objid) a"
@@ -75,9 +77,11 @@ select_changed(void)
 static PplSqlResult *
 select_dropped(void)
 {
-	return select_pipelines("SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
-							" AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d"
-							"  WHERE NOT d.is_temporary AND (d.objid = p.source"
+	return select_pipelines("WITH d AS MATERIALIZED"
+							" (SELECT objid FROM pg_event_trigger_dropped_objects()"
+							"  WHERE NOT is_temporary)"
+							" SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
+							" AND EXISTS (SELECT FROM d WHERE (d.objid = p.source"
 							"  OR l.layout->'tables' ? d.objid::text"
 							"  OR EXISTS (SELECT FROM jsonb_each(l.layout->'tables') t"
 							"   WHERE (t.value->>'index')::int8 = d.objid::int8)))"
@@ -197,6 +201,15 @@ pipeline_logs_enough(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(enough);
 }
 
+/* What to do about a column that is missing. */
+static void
+explain_missing(void *arg)
+{
+	if (geterrcode() == ERRCODE_UNDEFINED_COLUMN)
+		errhint("Give the column back, or replace what names it: in one transaction stop(%1$s), drop_stage(%1$s, ...), add_stage(%1$s, ...), accept_schema(%1$s), start(%1$s).",
+				quote_literal_cstr((char *) arg));
+}
+
 /*
  * pipeline.accept_schema(pipeline text)
  */
@@ -207,6 +220,7 @@ pipeline_accept_schema(PG_FUNCTION_ARGS)
 	PplPipeline *pipeline;
 	PplSqlArg	args[1];
 	PplSqlResult *rows;
+	ErrorContextCallback callback;
 
 	PreventCommandIfReadOnly("pipeline.accept_schema");
 	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessShareLock);
@@ -221,8 +235,13 @@ pipeline_accept_schema(PG_FUNCTION_ARGS)
 						name)));
 		PG_RETURN_VOID();
 	}
+	callback.callback = explain_missing;
+	callback.arg = name;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
 	ppl_check_source(pipeline->source, pipeline->owner);
 	ppl_check_chain(pipeline);
+	error_context_stack = callback.previous;
 
 	/* also what it has not come to: it is today's layout that is accepted */
 	rows = ppl_sql_run("WITH accepted AS ("

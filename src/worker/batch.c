@@ -408,7 +408,7 @@ run_work(Attempt *attempt, PplBatch *batch)
  * definition any more.
  */
 static bool
-load_program(Attempt *attempt, const PplBatch *batch)
+load_program(Attempt *attempt)
 {
 	PplWorker  *worker = attempt->worker;
 	PplCheckpoint checkpoint;
@@ -419,19 +419,14 @@ load_program(Attempt *attempt, const PplBatch *batch)
 	worker->program = ppl_program_load(worker->context, worker->pipeline_id,
 									   worker->checkpoint.version);
 	ppl_checkpoint_load(worker->pipeline_id, &checkpoint);
+	PopActiveSnapshot();
+	ppl_schema_reloaded();
 	checkpoint.foreign |= worker->program != NULL &&
 		worker->program->pipeline->slot_lsn != worker->db->slot_lsn;
 	if (checkpoint.exists && !checkpoint.foreign &&
 		!ppl_position_after(checkpoint.position, worker->checkpoint.position) &&
 		!ppl_position_after(worker->checkpoint.position, checkpoint.position))
-	{
-		/* what is to be accepted first is noted with this transaction */
-		attempt->abandoned = batch != NULL && !attempt->probing &&
-			worker->program != NULL && ppl_schema_missed(worker, batch);
-		PopActiveSnapshot();
-		return !attempt->abandoned;
-	}
-	PopActiveSnapshot();
+		return true;
 	worker->checkpoint = checkpoint;
 	attempt->abandoned = true;
 	return false;
@@ -459,7 +454,7 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 		if (worker->program != NULL && !ppl_program_is_stale() &&
 			worker->program->version == worker->checkpoint.version)
 			break;
-		if (!load_program(attempt, batch))
+		if (!load_program(attempt))
 			return false;
 		if (worker->program == NULL)
 			break;
@@ -469,8 +464,11 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 	{
 		ppl_session_search_path(worker->program->pipeline->search_path);
 		ppl_control_batch(worker->pipeline_id);
+		/* what is to be accepted first is noted with this transaction */
+		attempt->abandoned = batch != NULL && !attempt->probing &&
+			ppl_schema_missed(worker, batch);
 	}
-	return !worker->stopped;
+	return !worker->stopped && !attempt->abandoned;
 }
 
 /*

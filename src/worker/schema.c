@@ -30,6 +30,7 @@ static struct
 {
 	bool		known;			/* whether something waits */
 	bool		waiting;
+	bool		reloaded;		/* the program, and not compared since */
 }			self;
 
 /* The changes that a transaction made have this place. */
@@ -120,6 +121,15 @@ ppl_schema_passed(PplWorker *worker, const PplBatch *batch)
 }
 
 /*
+ * The program was loaded anew: the source may be another one.
+ */
+void
+ppl_schema_reloaded(void)
+{
+	self.reloaded = true;
+}
+
+/*
  * Does the source differ from what is known of it, though nobody said so?  Then
  * that is noted as of the first transaction of the batch; true if the pipeline has
  * to stop before it.
@@ -130,19 +140,24 @@ ppl_schema_missed(PplWorker *worker, const PplBatch *batch)
 	PplSqlArg	args[] = {ppl_sql_arg_int(worker->pipeline_id)};
 	const PplBatchTxn *first = &batch->txns[0];
 	PplSqlResult *rows;
-	bool		pauses;
+	bool		pauses = false;
 
+	if (!self.reloaded)
+		return false;
+	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = ppl_sql_read("SELECT EXISTS (SELECT FROM " PPL_LAYOUTS " l"
 						" JOIN " PPL_PIPELINES " p USING (pipeline_id),"
 						" " PPL_PRIVATE_SCHEMA ".layout_changes(l.layout, "
 						PPL_PRIVATE_SCHEMA ".layout_of(p.source::oid))"
 						" WHERE l.pipeline_id = $1)",
 						lengthof(args), args);
-	if (!ppl_sql_bool(rows, 0, 0) ||
-		ppl_layout_note(worker->pipeline_id, first->xid, &pauses) == 0)
-		return false;
-	place(worker->pipeline_id, first->xid, first->commit_lsn,
-		  first->committed_at);
+	if (ppl_sql_bool(rows, 0, 0) &&
+		ppl_layout_note(worker->pipeline_id, first->xid, &pauses) > 0)
+		place(worker->pipeline_id, first->xid, first->commit_lsn,
+			  first->committed_at);
+	else
+		self.reloaded = false;
+	PopActiveSnapshot();
 	return pauses;
 }
 
@@ -163,14 +178,8 @@ ppl_schema_waits(PplWorker *worker)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	rows = ppl_sql_read("SELECT pg_catalog.format('source %s was changed: %s%s',"
-						"  source, pg_catalog.concat_ws(' ', change,"
-						"   pg_catalog.quote_ident(column_name::text),"
-						"   '(' || nullif(pg_catalog.concat_ws(' -> ', old_type, new_type), '') || ')'),"
-						"  CASE WHEN n > 1 THEN pg_catalog.format(' and %s more', n - 1) END)"
-						" FROM (SELECT *, count(*) OVER () AS n FROM " PPL_SCHEMA_EVENTS
-						"  WHERE pipeline_id = $1 AND state = 'waiting') e"
-						" ORDER BY id LIMIT 1",
+	rows = ppl_sql_read("SELECT what FROM " PPL_PRIVATE_SCHEMA ".schema_pauses"
+						" WHERE pipeline_id = $1",
 						lengthof(args), args);
 	self.waiting = rows->nrows > 0;
 	self.known = true;

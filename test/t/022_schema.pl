@@ -95,6 +95,23 @@ $node->poll("SELECT pid <> $pid AND state = 'paused' FROM pipeline.workers WHERE
 	what => 'another worker that pauses');
 is(ids('accepted'), '1 2', 'the pause outlives restarts, crashes and its worker');
 is(events('b'), 'add_column x waiting', 'and is noted once');
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE quiet (id int);
+CREATE TABLE quiet_too (id int);
+SELECT pipeline.create_pipeline('q', 'quiet', on_schema_change => 'pause');
+SELECT pipeline.add_output('q', 'quiet_too');
+SELECT pipeline.start('q');
+ALTER TABLE quiet ADD COLUMN n int;
+SQL
+$node->reached('q', 'paused');
+$node->restart;
+$node->reached('b', 'paused');
+like($node->value(q{SELECT state || ': ' || last_error FROM pipeline.status WHERE pipeline = 'q'}),
+	qr/paused: source \S*quiet was changed: add_column n \(integer\) \(hint: SELECT pipeline.accept_schema\('q'\);\)/,
+	'a pause needs no process');
+is($node->value(q{SELECT hint FROM pipeline.health() WHERE pipeline = 'q'}), q{SELECT pipeline.accept_schema('q');},
+	'and health() knows it');
+$node->safe_psql('postgres', q{SELECT pipeline.drop_pipeline('q')});
 is(events('a'), 'add_column x applied', 'also where nothing waited');
 
 # Accepted while no worker is there.
