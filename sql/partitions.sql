@@ -180,6 +180,16 @@ TRUNCATE m_north, m_south_low;
 TRUNCATE m_south_high;
 SELECT pipeline, filtered - deletes AS truncates, differ FROM differences;
 
+-- A dead letter has the row as one of the table, and is run again as such.
+ALTER TABLE seen ADD CONSTRAINT good CHECK (note <> 'bad');
+INSERT INTO m (id, region, note, amount) VALUES (110, 'south', 'bad', 1), (111, 'south', 'good', 2);
+SELECT pipeline.wait_for('root');
+SELECT kind, event, source, sqlstate FROM pipeline.dead_letters WHERE pipeline = 'root';
+ALTER TABLE seen DROP CONSTRAINT good;
+SELECT pipeline.redrive('root');
+SELECT pipeline.wait_for('root');
+SELECT id, region, note, amount, twice FROM seen WHERE id IN (110, 111) ORDER BY n;
+
 -- A partition on its own is what it was when its table is gone.
 ALTER TABLE m DETACH PARTITION m_south;
 DROP TABLE m;
