@@ -253,11 +253,11 @@ AS 'MODULE_PATHNAME', 'pipeline_mark'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
 COMMENT ON FUNCTION pipeline._mark(int, int) IS 'used by compiled statements: the next row inserted into this output comes from this event';
 
-CREATE FUNCTION pipeline._mark(ordinal int, output int, tableoid oid)
+CREATE FUNCTION pipeline._mark(ordinal int, output int, key "any")
 RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_mark'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
-COMMENT ON FUNCTION pipeline._mark(int, int, oid) IS 'used by compiled statements: the next row removed from this output goes because of this event';
+COMMENT ON FUNCTION pipeline._mark(int, int, "any") IS 'used by compiled statements: the next row removed from this output goes because of this event';
 
 CREATE FUNCTION pipeline._put(ordinal int, output int, "row" record)
 RETURNS bool

@@ -231,7 +231,10 @@ ppl_check_target(Oid relid, Oid owner, const char *output)
 		refuse_kind(rel, "target", "no table", "an ordinary or partitioned table",
 					"Name the table that the rows shall be inserted into.");
 	require_schema(rel, owner);
-	require_relation(rel, owner, ACL_INSERT, "INSERT");
+	/* of which columns, ppl_target_resolve knows */
+	if (pg_attribute_aclcheck_all(relid, owner, ACL_INSERT,
+								  ACLMASK_ANY) != ACLCHECK_OK)
+		require_relation(rel, owner, ACL_INSERT, "INSERT");
 	require_key(rel, owner);
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
 		ereport(WARNING,

@@ -122,9 +122,10 @@ remove_sql(const PplTarget *target, int number, const char *ordinal)
 			appendStringInfo(&buf, "_t.%s %s g.%s\n  AND ", name,
 							 column->equals, name);
 	}
-	appendStringInfo(&buf, "pipeline._mark(g.%s, %d, _t.tableoid)\n"
+	appendStringInfo(&buf, "pipeline._mark(g.%s, %d, _t.%s)\n"
 					 "RETURNING pipeline._removed(%d%s)",
-					 ordinal, number, number, returning(target));
+					 ordinal, number, quote_identifier(target->keys[0]), number,
+					 returning(target));
 	return buf.data;
 }
 
