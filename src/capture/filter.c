@@ -316,6 +316,7 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 			break;
 		case PPL_CONTROL_STOP:
 			shared->running = false;
+			pg_atomic_fetch_add_u32(&shared->stops, 1);
 			break;
 		case PPL_CONTROL_DROP:
 			shared->dropped = true;

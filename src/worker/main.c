@@ -75,6 +75,7 @@ pipeline_worker_main(Datum arg)
 		self.consumer->pipeline_id != order.pipeline_id ||
 		!ppl_process_attach(&self.consumer->process, order.generation))
 		proc_exit(0);
+	self.stops = pg_atomic_read_u32(&self.consumer->stops);
 	set_state(PPL_WORKER_STARTING);
 	before_shmem_exit(tell_refusal, (Datum) 0);
 
