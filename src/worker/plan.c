@@ -30,6 +30,7 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
+#include "base/failpoint.h"
 #include "base/guc.h"
 #include "catalog/adopt.h"
 #include "catalog/layout.h"
@@ -145,7 +146,7 @@ ppl_program_lock(const PplProgram *program, Oid source, PplBusy *busy)
 	return true;
 }
 
-/* Note the source's row type and primary key. */
+/* Note the source's row type and primary key; it stays locked. */
 static void
 load_source(PplProgram *program)
 {
@@ -187,7 +188,7 @@ load_source(PplProgram *program)
 		}
 		ReleaseSysCache(tuple);
 	}
-	table_close(source, AccessShareLock);
+	table_close(source, NoLock);
 }
 
 /* Prepare what outputs of mode upsert need to know of keys. */
@@ -258,6 +259,7 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 	{
 		ppl_session_search_path(program->pipeline->search_path);
 		load_source(program);
+		PPL_FAILPOINT("worker-before-compile");
 		program->adopted = ppl_adopt_targets(program->pipeline);
 		program->statement = ppl_compile(program->pipeline, version);
 		program->stage_plans = palloc0((program->statement->nstages + 1) *

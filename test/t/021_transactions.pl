@@ -294,6 +294,29 @@ DROP TABLE passing;
 COMMIT;
 SQL
 
+# ---- a table that changes while a worker loads its definition ----------------
+
+SKIP:
+{
+	skip 'needs a build with FAILPOINTS=1', 1
+	  if $node->psql('postgres', q{SELECT _pipeline.failpoint_set('none', 'off')}) != 0;
+
+	# What the worker makes of the table is made of one state of it.
+	$node->failpoint_set('worker-before-compile', 'wait');
+	$node->safe_psql('postgres', q{CREATE OR REPLACE FUNCTION raced_too() RETURNS int LANGUAGE sql AS 'SELECT 1'});
+	$node->safe_psql('postgres', q{INSERT INTO b VALUES (1, 'loaded', 'before')});
+	$node->failpoint_wait('worker-before-compile');
+	my $other = $node->background_psql('postgres');
+	$other->query_until(qr/begun/, "\\echo begun\nALTER TABLE b ADD later int DEFAULT 7;\n");
+	$node->poll(
+		q{SELECT count(*) > 0 FROM pg_locks WHERE relation = 'b'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted},
+		what => 'ALTER TABLE to wait for the worker');
+	$node->failpoint_clear('worker-before-compile');
+	$other->quit;
+	same_events('a column that is added while the worker loads',
+		q{INSERT INTO b VALUES (2, 'loaded', 'after', 8); UPDATE b SET v = 'changed' WHERE v = 'after'});
+}
+
 # ---- many subtransactions ----------------------------------------------------
 
 same_events('10 000 subtransactions', <<'SQL');
