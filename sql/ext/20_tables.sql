@@ -93,9 +93,9 @@ CREATE TABLE _pipeline.kept (
 	seq int NOT NULL,
 	part int NOT NULL,
 	target_digest uuid NOT NULL,
-	target_key text[] NOT NULL
+	target_key text[] NOT NULL,
+	CONSTRAINT kept_pkey PRIMARY KEY (output_id, source_digest, target_digest)
 );
-CREATE INDEX kept_source ON _pipeline.kept (output_id, source_digest);
 CREATE INDEX kept_target ON _pipeline.kept (output_id, target_digest, commit_lsn, seq);
 COMMENT ON TABLE _pipeline.kept IS 'what each source row has in upsert outputs whose keys its old row does not tell';
 COMMENT ON COLUMN _pipeline.kept.source_digest IS 'of the values of the source''s key';

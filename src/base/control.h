@@ -63,4 +63,11 @@ extern void ppl_control_schema(int32 pipeline_id, Oid source, bool pauses);
  */
 extern void ppl_control_batch(int32 pipeline_id);
 
+/*
+ * Is this a control message, whoever wrote it?  size bytes at text are that of a
+ * message in the WAL.
+ */
+extern bool ppl_control_read(const char *prefix, const char *text, Size size,
+							 PplControl *control);
+
 #endif							/* PPL_CONTROL_H */

@@ -283,10 +283,8 @@ message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
 	if (!transactional)
 		return;
 	self.seq++;
-	if (strcmp(prefix, PPL_CONTROL_PREFIX) != 0 || size != sizeof(control))
-		return;
-	memcpy(&control, data, sizeof(control));
-	if (control.format != PPL_CONTROL_VERSION || control.secret != self.db->secret)
+	if (!ppl_control_read(prefix, data, size, &control) ||
+		control.secret != self.db->secret)
 		return;
 	if (control.action == PPL_CONTROL_BATCH)
 	{

@@ -404,6 +404,7 @@ put_kept(Fold *fold, PplPut *put, int part, Source *source)
 	Change		change = {put->ordinal, true, false, put, put->values + ncolumns,
 	put->nulls + ncolumns};
 	Target	   *target;
+	ListCell   *lc;
 
 	row->source = source->digest;
 	row->event = position_of(fold, put->ordinal);
@@ -412,6 +413,13 @@ put_kept(Fold *fold, PplPut *put, int part, Source *source)
 							 change.nulls);
 	row->nkeys = fold->upsert->target->upsert->ncolumns;
 	row->key = key_text(fold, change.key, change.nulls);
+	foreach(lc, source->rows)
+	{
+		/* several rows of one event under one key: the last one */
+		if (memcmp(&((PplKeptRow *) lfirst(lc))->target, &row->target,
+				   sizeof(PplDigest)) == 0)
+			source->rows = foreach_delete_current(source->rows, lc);
+	}
 	source->rows = lappend(source->rows, row);
 	add_change(fold, row->target, &change);
 	target = find_target(fold, row->target);
