@@ -19,6 +19,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -54,22 +55,23 @@ select_pipelines(const char *sql)
 }
 
 /*
- * Pipelines whose sources this command may have changed: the table itself, one
- * that it is a partition of, its partitions and children, or one made of a type.
+ * Pipelines whose sources this command may have changed: the tables themselves,
+ * those above and below them, or those made of a type.  The catalog is asked, as
+ * functions for partitions take locks.
  */
 static PplSqlResult *
 select_changed(void)
 {
-	return select_pipelines("WITH c AS MATERIALIZED"
-							" (SELECT objid FROM pg_event_trigger_ddl_commands())"
+	return select_pipelines("WITH RECURSIVE c AS MATERIALIZED"
+							" (SELECT DISTINCT objid FROM pg_event_trigger_ddl_commands()),"
+							" below (relid) AS (SELECT objid FROM c"
+							"  UNION SELECT i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.relid),"
+							" above (relid) AS (SELECT objid FROM c"
+							"  UNION SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.relid)"
 							" SELECT p.pipeline_id, p.source::oid FROM " BORN_PIPELINES
-							" AND EXISTS (SELECT FROM c"
-							"  WHERE c.objid = p.source"
-							"  OR p.source = pg_partition_root(c.objid)"
-							"  OR EXISTS (SELECT FROM pg_partition_ancestors(c.objid) a"
-							"   WHERE a.relid = p.source)"
-							"  OR EXISTS (SELECT FROM pg_class t WHERE t.oid = c.objid AND t.relhassubclass)"
-							"  OR EXISTS (SELECT FROM pg_class t WHERE t.oid = p.source AND t.reloftype = c.objid))"
+							" AND (p.source IN (SELECT relid FROM below UNION SELECT relid FROM above)"
+							"  OR EXISTS (SELECT FROM pg_class t JOIN c ON c.objid = t.reloftype"
+							"   WHERE t.oid = p.source AND t.reloftype <> 0))"
 							" ORDER BY p.pipeline_id");
 }
 
@@ -91,10 +93,12 @@ select_dropped(void)
 static void
 tell_pipelines(const EventTriggerData *trigger)
 {
+	int			guc_level = NewGUCNestLevel();
 	PplSqlResult *rows;
 
-	if (select_pipelines("SELECT FROM " BORN_PIPELINES " LIMIT 1")->nrows == 0)
-		return;
+	/* these statements are run once, and look dear */
+	(void) set_config_option("jit", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	rows = strcmp(trigger->event, "sql_drop") == 0 ?
 		select_dropped() : select_changed();
 	for (int64 row = 0; row < rows->nrows; row++)
@@ -105,6 +109,7 @@ tell_pipelines(const EventTriggerData *trigger)
 		if (ppl_layout_note(pipeline_id, GetTopTransactionId(), &pauses) > 0)
 			ppl_control_schema(pipeline_id, ppl_sql_oid(rows, row, 1), pauses);
 	}
+	AtEOXact_GUC(true, guc_level);
 }
 
 /* Can this error be put aside?  Not if the command or the session is to end. */
