@@ -14,6 +14,15 @@ SELECT pipeline, source, change, column_name, old_type, new_type, action, state,
 FROM pipeline.schema_events ORDER BY id;
 CREATE VIEW news AS
 SELECT change, column_name, old_type, new_type FROM pipeline.schema_events WHERE pipeline = 'adapts' ORDER BY id;
+CREATE PROCEDURE failed(name text) LANGUAGE plpgsql AS $$
+DECLARE
+	until timestamptz := clock_timestamp() + interval '1 min';
+BEGIN
+	WHILE clock_timestamp() < until AND (SELECT s.state FROM pipeline.status s WHERE s.pipeline = name) <> 'failed'
+	LOOP
+		PERFORM pipeline.wait_for(name, timeout => '10 ms');
+	END LOOP;
+END $$;
 CREATE PROCEDURE paused(name text) LANGUAGE plpgsql AS $$
 DECLARE
 	until timestamptz := clock_timestamp() + interval '1 min';
@@ -281,6 +290,24 @@ SELECT pipeline.wait_for('u'), pipeline.wait_for('a');
 SELECT id FROM image ORDER BY id;
 SELECT id FROM history ORDER BY id;
 SELECT pipeline, change, old_type, new_type, action, state, placed FROM seen;
+-- whose rows nobody logs
+CREATE UNLOGGED TABLE p7 PARTITION OF root FOR VALUES IN (7);
+CALL paused('u');
+SELECT last_error FROM pipeline.status WHERE pipeline = 'u';
+DROP TABLE p7;
+SELECT pipeline.accept_schema('u');
+CREATE TABLE plain (id int PRIMARY KEY, part int);
+CREATE TABLE plain_image (LIKE plain INCLUDING ALL);
+SELECT pipeline.create_pipeline('l', 'plain', '{insert,update,delete,truncate}'), pipeline.add_output('l', 'plain_image'), pipeline.start('l');
+INSERT INTO plain VALUES (1, 1);
+ALTER TABLE plain SET UNLOGGED;
+CALL failed('l');
+SELECT last_error FROM pipeline.status WHERE pipeline = 'l';
+ALTER TABLE plain SET LOGGED;
+INSERT INTO plain VALUES (2, 2);
+SELECT pipeline.wait_for('l');
+TABLE plain_image;
+SELECT pipeline.drop_pipeline('l');
 SELECT pipeline.drop_pipeline('u'), pipeline.drop_pipeline('a');
 DROP SCHEMA schema_events CASCADE;
 REVOKE USAGE ON SCHEMA pipeline FROM regress_pipeline_ddl;

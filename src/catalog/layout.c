@@ -98,6 +98,7 @@ ppl_layout_note(int pipeline_id, TransactionId xid, bool *pauses)
 					   "   WHEN c.change = 'set_identity' THEN c.harms AND NOT"
 					   "    " PPL_PRIVATE_SCHEMA ".source_suffices(s.pipeline_id, s.after)"
 					   "   WHEN c.partition IS NOT NULL THEN " PPL_PRIVATE_SCHEMA ".has_rows(c.partition)"
+					   "    OR EXISTS (SELECT FROM pg_class WHERE oid = c.partition AND relpersistence = 'u')"
 					   "   ELSE c.harms END"
 					   " FROM seen s CROSS JOIN " PPL_PRIVATE_SCHEMA ".layout_changes(s.before, s.after) c"
 					   " RETURNING pauses),"

@@ -123,6 +123,13 @@ check_rows(Relation rel, const char *what, uint16 operations, bool whole)
 	Form_pg_attribute att;
 	const char *problem;
 
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s \"%s\" is unlogged now", what, name),
+				 errdetail("What is done to its rows makes no events."),
+				 errhint("ALTER TABLE %s SET LOGGED;",
+						 qualified_name(RelationGetRelid(rel)))));
 	if ((operations & (PPL_OP_UPDATE | PPL_OP_DELETE)) == 0 ||
 		rel->rd_rel->relreplident == REPLICA_IDENTITY_FULL)
 		return;
