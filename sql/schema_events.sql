@@ -307,6 +307,17 @@ ALTER TABLE plain SET LOGGED;
 INSERT INTO plain VALUES (2, 2);
 SELECT pipeline.wait_for('l');
 TABLE plain_image;
+-- what older rows have in a new column is the same, however dates are written there
+SELECT pipeline.stop('l');
+INSERT INTO plain VALUES (3, 3);
+SET datestyle = 'SQL, DMY';
+ALTER TABLE plain ADD d date DEFAULT '01/02/2024';
+RESET datestyle;
+ALTER TABLE plain ALTER part TYPE bigint;
+ALTER TABLE plain_image ADD d date, ALTER part TYPE bigint;
+SELECT pipeline.start('l');
+SELECT pipeline.wait_for('l');
+SELECT id, to_char(s.d, 'YYYY-MM-DD') AS source, to_char(i.d, 'YYYY-MM-DD') AS image FROM plain s JOIN plain_image i USING (id) WHERE id = 3;
 SELECT pipeline.drop_pipeline('l');
 SELECT pipeline.drop_pipeline('u'), pipeline.drop_pipeline('a');
 DROP SCHEMA schema_events CASCADE;

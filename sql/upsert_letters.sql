@@ -133,5 +133,50 @@ SELECT pipeline.restart('derived'), pipeline.restart('kept');
 SELECT * FROM done();
 SELECT l.* FROM (VALUES ('derived'), ('kept')) p(name), pipeline.ledger(p.name) l;
 SELECT pipeline.drop_pipeline('derived'), pipeline.drop_pipeline('kept');
+
+-- Another source row may have the key by the time that a letter is run again: the later
+-- event stays, and what it wrote is its source row's.
+CREATE TABLE wishes (id int PRIMARY KEY, seat int, ok bool);
+CREATE TABLE seats (seat int PRIMARY KEY, id int);
+CREATE FUNCTION wish(w wishes) RETURNS SETOF seats LANGUAGE sql STABLE AS $$ SELECT w.seat, w.id $$;
+SELECT pipeline.create_pipeline('seats', 'wishes', operations => '{insert,update,delete}'),
+	pipeline.add_stage('seats', 'ok', 'validate', query => 'SELECT ok FROM event'),
+	pipeline.add_output('seats', 'seats', transform => 'wish(wishes)'), pipeline.start('seats');
+INSERT INTO wishes VALUES (1, 7, false), (2, 7, true), (3, 8, false);
+SELECT pipeline.wait_for('seats');
+SELECT pipeline.drop_stage('seats', 'ok');
+SELECT pipeline.redrive('seats');
+SELECT pipeline.wait_for('seats');
+TABLE seats ORDER BY seat;
+SELECT source_key, outcome, reason, output_key FROM pipeline.lineage WHERE pipeline = 'seats' ORDER BY seq;
+DELETE FROM wishes WHERE id = 1;
+SELECT pipeline.wait_for('seats');
+TABLE seats ORDER BY seat;
+DELETE FROM wishes WHERE id IN (2, 3);
+SELECT pipeline.wait_for('seats');
+TABLE seats ORDER BY seat;
+SELECT * FROM pipeline.ledger('seats');
+
+-- What is kept is found by the key of the source that it was kept by; with another one
+-- nothing would ever be removed.
+ALTER TABLE wishes DROP CONSTRAINT wishes_pkey, ADD PRIMARY KEY (id, seat);
+INSERT INTO wishes VALUES (4, 9, true);
+CALL reached('seats', 'failed');
+SELECT last_error FROM pipeline.status WHERE pipeline = 'seats';
+ALTER TABLE wishes DROP CONSTRAINT wishes_pkey, ADD PRIMARY KEY (id);
+SELECT pipeline.wait_for('seats');
+TABLE seats ORDER BY seat;
+ALTER TABLE wishes REPLICA IDENTITY FULL;
+UPDATE wishes SET seat = 10;
+SELECT pipeline.wait_for('seats');
+TABLE seats ORDER BY seat;
+ALTER TABLE wishes ALTER seat SET NOT NULL, DROP CONSTRAINT wishes_pkey, ADD PRIMARY KEY (seat);
+DELETE FROM wishes;
+CALL reached('seats', 'failed');
+SELECT last_error FROM pipeline.status WHERE pipeline = 'seats';
+ALTER TABLE wishes DROP CONSTRAINT wishes_pkey, ADD PRIMARY KEY (id);
+SELECT pipeline.wait_for('seats');
+TABLE seats ORDER BY seat;
+SELECT pipeline.drop_pipeline('seats');
 SET client_min_messages = warning;
 DROP SCHEMA upsert_letters CASCADE;

@@ -74,6 +74,7 @@ CREATE TABLE _pipeline.outputs (
 	isolate bool NOT NULL,
 	since int NOT NULL,
 	keeps bool NOT NULL DEFAULT false,
+	source_key text[],
 	CONSTRAINT outputs_pkey PRIMARY KEY (output_id),
 	CONSTRAINT outputs_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE,
@@ -97,6 +98,7 @@ CREATE TABLE _pipeline.kept (
 	CONSTRAINT kept_pkey PRIMARY KEY (output_id, source_digest, target_digest)
 );
 CREATE INDEX kept_target ON _pipeline.kept (output_id, target_digest, commit_lsn, seq);
+COMMENT ON COLUMN _pipeline.outputs.source_key IS 'columns and types by which source rows are told apart in _pipeline.kept';
 COMMENT ON TABLE _pipeline.kept IS 'what each source row has in upsert outputs whose keys its old row does not tell';
 COMMENT ON COLUMN _pipeline.kept.source_digest IS 'of the values of the source''s key';
 COMMENT ON COLUMN _pipeline.kept.commit_lsn IS 'with seq, the event that wrote the row; 0/0 if that was in another life of the database';

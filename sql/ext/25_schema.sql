@@ -66,6 +66,8 @@ COMMENT ON FUNCTION _pipeline.identity_of(oid) IS 'what a table logs of old rows
 CREATE FUNCTION _pipeline.layout_of(source oid)
 RETURNS jsonb
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET timezone = 'UTC'
+	SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C'
 AS $$
 SELECT jsonb_build_object(
 	'columns', (

@@ -118,6 +118,7 @@ is_harmless(const ErrorData *error)
 {
 	return error->elevel == ERROR &&
 		error->sqlerrcode != ERRCODE_QUERY_CANCELED &&
+		error->sqlerrcode != ERRCODE_OUT_OF_MEMORY &&
 		ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_OPERATOR_INTERVENTION;
 }
 

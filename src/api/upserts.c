@@ -8,6 +8,7 @@
 #include "base/compat.h"
 
 #include "access/relation.h"
+#include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -19,34 +20,46 @@
 #include "catalog/sql.h"
 #include "catalog/target.h"
 
-/* An upsert must know which source row an event is about. */
-static void
-require_source_key(const PplPipeline *pipeline, const PplOutput *output)
+/*
+ * The key by which an upsert knows which source row an event is about, as words.
+ */
+static List *
+source_key(const PplPipeline *pipeline, const PplOutput *output)
 {
 	Relation	source = relation_open(pipeline->source, AccessShareLock);
-	char	   *name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(source)),
-												  RelationGetRelationName(source));
+	PplKey	   *key = ppl_key_of_source(source);
 
-	if (ppl_key_of_source(source) == NULL)
+	if (key == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the rows of source \"%s\" cannot be told apart",
 						RelationGetRelationName(source)),
 				 errdetail("Output \"%s\" of mode upsert needs a primary key of the source, or a unique index over NOT NULL columns as its replica identity.",
 						   output->name),
-				 errhint("ALTER TABLE %s ADD PRIMARY KEY (...);", name)));
+				 errhint("ALTER TABLE %s ADD PRIMARY KEY (...);",
+						 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(source)),
+													RelationGetRelationName(source)))));
 	relation_close(source, NoLock);
+	return ppl_key_words(key);
 }
 
+/* What is kept of an output is kept by these words. */
 static void
-store_keeps(const PplOutput *output, bool keeps)
+store_keeps(const PplOutput *output, bool keeps, List *words)
 {
+	PplSqlArg  *elements = palloc(list_length(words) * sizeof(PplSqlArg));
 	PplSqlArg	args[] = {
 		ppl_sql_arg_int(output->output_id),
 		ppl_sql_arg_bool(keeps),
+		ppl_sql_arg_null(TEXTARRAYOID),
 	};
+	ListCell   *lc;
 
-	(void) ppl_sql_run("UPDATE " PPL_OUTPUTS " SET keeps = $2"
+	foreach(lc, words)
+		elements[foreach_current_index(lc)] = ppl_sql_arg_text(lfirst(lc));
+	if (keeps)
+		args[2] = ppl_sql_arg_array(elements, list_length(words));
+	(void) ppl_sql_run("UPDATE " PPL_OUTPUTS " SET keeps = $2, source_key = $3"
 					   " WHERE output_id = $1", lengthof(args), args);
 }
 
@@ -63,17 +76,16 @@ ppl_upserts_settle(const PplPipeline *pipeline)
 	foreach(lc, pipeline->outputs)
 	{
 		const PplOutput *output = lfirst(lc);
+		List	   *words;
 		bool		keeps;
 
 		if (!output->upsert)
 			continue;
-		require_source_key(pipeline, output);
+		words = source_key(pipeline, output);
 		keeps = !ppl_target_derives(pipeline, output);
-		if (keeps == output->keeps)
-			continue;
 		if (!pipeline->born || output->since == pipeline->version)
-			store_keeps(output, keeps);
-		else if (keeps)
+			store_keeps(output, keeps, words);
+		else if (keeps && !output->keeps)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("what rows produced in output \"%s\" could not be told from their old rows any more",

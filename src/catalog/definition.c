@@ -303,7 +303,7 @@ load_outputs(int pipeline_id)
 	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT output_id, name, target::oid,"
 									  " transform, since, target_name, mode = 'upsert', key,"
-									  " keeps"
+									  " keeps, source_key"
 									  " FROM " PPL_OUTPUTS
 									  " WHERE pipeline_id = $1"
 									  " ORDER BY output_id",
@@ -324,6 +324,8 @@ load_outputs(int pipeline_id)
 		if (!ppl_sql_isnull(rows, row, 7))
 			output->key = read_words(ppl_sql_value(rows, row, 7));
 		output->keeps = ppl_sql_bool(rows, row, 8);
+		if (!ppl_sql_isnull(rows, row, 9))
+			output->source_key = read_words(ppl_sql_value(rows, row, 9));
 		outputs = lappend(outputs, output);
 	}
 	return outputs;

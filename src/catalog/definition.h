@@ -47,6 +47,7 @@ typedef struct PplOutput
 	List	   *key;			/* of an upsert: columns of the target, char
 								 * *; NIL = its primary key */
 	bool		keeps;			/* an upsert that keeps what rows produced */
+	List	   *source_key;		/* by which it does (ppl_key_words), char * */
 	int			since;			/* definition version that added it */
 } PplOutput;
 

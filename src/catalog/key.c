@@ -21,6 +21,7 @@
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
@@ -79,6 +80,27 @@ ppl_key_of_target(Relation target, List *columns)
 	else
 		index = find_index(target, columns, true);
 	return OidIsValid(index) ? read_key(target, index) : NULL;
+}
+
+/*
+ * What digests of a key depend on, as words (char *): the columns in their order,
+ * and their types.  Integers of all sizes are alike.
+ */
+List *
+ppl_key_words(const PplKey *key)
+{
+	List	   *words = NIL;
+
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		Oid			type = key->columns[i].type;
+
+		if (type == INT2OID || type == INT4OID)
+			type = INT8OID;
+		words = lappend(words, psprintf("%d %s", key->columns[i].attnum,
+										format_type_be_qualified(type)));
+	}
+	return words;
 }
 
 /*

@@ -27,6 +27,7 @@ typedef struct PplKey
 extern PplKey *ppl_key_of_source(Relation source);
 extern bool ppl_key_is_index(Relation rel, Relation index);
 extern PplKey *ppl_key_of_target(Relation target, List *columns);
+extern List *ppl_key_words(const PplKey *key);
 extern const PplKeyColumn *ppl_key_column(const PplKey *key, const char *name);
 
 #endif							/* PPL_KEY_H */

@@ -8,10 +8,12 @@
  * is the bytes of the value (those whose index may be deduplicated: equal values
  * look alike), for some a form that is made here.  Types of which nothing is known
  * but a hash function are trusted to have a good one.  Arrays, ranges, records and
- * jsonb go by their text: in them 1.0 and 1.00 differ.
+ * jsonb go by their text: in them 1.0 and 1.00 differ.  So do enums, whose OIDs
+ * are others after a restore.
  *
  * Digests are stored (_pipeline.kept), and do not change between servers of one
- * architecture.  Runs in a worker, in the batch's transaction.
+ * architecture, nor with settings: the caller has pinned the formats of text
+ * (session.c).  Runs in a worker, in the batch's transaction.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -98,6 +100,7 @@ form_of(Oid type, Oid collation)
 		case TYPTYPE_COMPOSITE:
 		case TYPTYPE_RANGE:
 		case TYPTYPE_MULTIRANGE:
+		case TYPTYPE_ENUM:
 			return FORM_TEXT;
 	}
 	if (OidIsValid(get_element_type(type)))

@@ -25,6 +25,7 @@
 
 #include "worker/fold.h"
 #include "worker/outcome.h"
+#include "worker/session.h"
 #include "worker/source_row.h"
 
 /* What is done to a key: a put, or a removal. */
@@ -421,12 +422,47 @@ put_kept(Fold *fold, PplPut *put, int part, Source *source)
 			source->rows = foreach_delete_current(source->rows, lc);
 	}
 	source->rows = lappend(source->rows, row);
+	target = find_target(fold, row->target);
+	if (ppl_position_after(target->writer, row->event))
+	{
+		/* it came too late: another source row has the key since */
+		ppl_outcome_of(put->ordinal)->reason = "superseded";
+		return;
+	}
 	add_change(fold, row->target, &change);
 	target = find_target(fold, row->target);
 	target->known = true;
 	target->writer = row->event;
 	target->shared |= target->owner != NULL && target->owner != source;
 	target->owner = source;
+}
+
+/*
+ * Dead letters that are run again may come after later events of other source
+ * rows: read which event wrote their keys last.
+ */
+static void
+load_last(Fold *fold, const PplPut *puts, int nputs)
+{
+	int			ncolumns = fold->upsert->target->ncolumns;
+	PplDigest  *digests = palloc(mul_size(nputs + 1, sizeof(PplDigest)));
+	PplPosition *last = palloc(mul_size(nputs + 1, sizeof(PplPosition)));
+
+	for (int i = 0; i < nputs; i++)
+	{
+		ppl_outcome_to_output(puts[i].ordinal, fold->output);
+		digests[i] = ppl_digest(fold->program->target_digester,
+								puts[i].values + ncolumns, puts[i].nulls + ncolumns);
+	}
+	ppl_kept_last(fold->upsert->output->output_id, digests, nputs, last);
+	for (int i = 0; i < nputs; i++)
+	{
+		Target	   *target = find_target(fold, digests[i]);
+
+		if (!target->known)
+			target->writer = last[i];
+		target->known = true;
+	}
 }
 
 /* All changes of an output that keeps what source rows produced. */
@@ -438,6 +474,8 @@ fold_kept(Fold *fold, int first, int last, PplPut *puts, int nputs)
 	int			put = 0;
 
 	load_kept(fold, first, last, before, after);
+	if (fold->batch->events[first - 1].dead_letter_id != 0)
+		load_last(fold, puts, nputs);
 	for (int ordinal = first; ordinal <= last; ordinal++)
 	{
 		bool		part = takes_part(fold->batch, ordinal);
@@ -517,6 +555,7 @@ ppl_fold(PplWorker *worker, const PplBatch *batch, int first, int last,
 		 int output, PplPut *puts, int nputs)
 {
 	PplChange  *change = palloc0(sizeof(*change));
+	int			formats = ppl_session_pin_formats();
 	Fold		fold;
 
 	memset(&fold, 0, sizeof(fold));
@@ -560,5 +599,6 @@ ppl_fold(PplWorker *worker, const PplBatch *batch, int first, int last,
 				note_unseen(&fold, one, PPL_ROW_REMOVED);
 		}
 	}
+	ppl_session_unpin_formats(formats);
 	return change;
 }

@@ -112,6 +112,36 @@ ppl_kept_load(int output_id, const PplDigest *sources, int nsources,
 }
 
 /*
+ * The last event that wrote a row of each of these keys; 0/0 if none did.
+ */
+void
+ppl_kept_last(int output_id, const PplDigest *targets, int ntargets,
+			  PplPosition *last)
+{
+	PplSqlArg	args[2];
+	PplSqlResult *result;
+
+	memset(last, 0, ntargets * sizeof(PplPosition));
+	if (ntargets == 0)
+		return;
+	args[0] = ppl_sql_arg_int(output_id);
+	args[1] = digests_arg(targets, ntargets);
+	result = ppl_sql_run("SELECT d.n::int4, l.commit_lsn, l.seq"
+						 " FROM pg_catalog.unnest($2) WITH ORDINALITY AS d (t, n)"
+						 " CROSS JOIN LATERAL (SELECT o.commit_lsn, o.seq FROM " PPL_KEPT " o"
+						 "  WHERE o.output_id = $1 AND o.target_digest = d.t"
+						 "  ORDER BY o.commit_lsn DESC, o.seq DESC LIMIT 1) l",
+						 lengthof(args), args);
+	for (int64 i = 0; i < result->nrows; i++)
+	{
+		PplPosition *position = &last[ppl_sql_int(result, i, 0) - 1];
+
+		position->commit_lsn = DatumGetLSN(ppl_sql_value(result, i, 1));
+		position->seq = ppl_sql_int(result, i, 2);
+	}
+}
+
+/*
  * These source rows lose all their rows, and then these are there.
  */
 void

@@ -23,6 +23,8 @@ typedef struct PplKeptRow
 
 extern int	ppl_kept_load(int output_id, const PplDigest *sources, int nsources,
 						  PplKeptRow **rows);
+extern void ppl_kept_last(int output_id, const PplDigest *targets, int ntargets,
+						  PplPosition *last);
 extern void ppl_kept_replace(int output_id, const PplDigest *sources,
 							 int nsources, const PplKeptRow *rows, int nrows);
 extern void ppl_kept_clear(int output_id);

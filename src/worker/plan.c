@@ -191,6 +191,28 @@ load_source(PplProgram *program)
 	table_close(source, NoLock);
 }
 
+/* What is kept of source rows is found by the key that it was kept by, only. */
+static void
+check_source_key(const PplProgram *program, const PplOutput *output)
+{
+	const PplPipeline *pipeline = program->pipeline;
+	List	   *words = ppl_key_words(program->source_key);
+	bool		same = list_length(words) == list_length(output->source_key);
+
+	for (int i = 0; same && i < list_length(words); i++)
+		same = strcmp(list_nth(words, i), list_nth(output->source_key, i)) == 0;
+	if (same)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the key of the source is not the one by which output \"%s\" keeps what rows produced",
+					output->name),
+			 errdetail("What rows produced up to now would never be removed."),
+			 errhint("Restore the primary key and the replica identity of the source as they were; or SELECT pipeline.drop_output(%s, %s); and add the output again, over an empty table.",
+					 quote_literal_cstr(pipeline->name),
+					 quote_literal_cstr(output->name))));
+}
+
 /* Prepare what outputs of mode upsert need to know of keys. */
 static void
 load_upserts(PplProgram *program)
@@ -223,6 +245,8 @@ load_upserts(PplProgram *program)
 
 		if (upsert == NULL)
 			continue;
+		if (upsert->output->keeps)
+			check_source_key(program, upsert->output);
 		program->upserts[i].target_digester =
 			ppl_digester_make(upsert->target->upsert);
 		for (int j = 0; upsert->derived && j < upsert->target->upsert->ncolumns; j++)

@@ -30,6 +30,7 @@
 #include "utils/syscache.h"
 
 #include "worker/row.h"
+#include "worker/session.h"
 
 #define PPL_LAYOUTS 8			/* whose conversions are kept */
 
@@ -398,6 +399,7 @@ static Datum
 read_missing(const Column *column, bool *isnull)
 {
 	Oid			type = column->then->atttypid;
+	int			formats = ppl_session_pin_formats();
 	Datum		array = OidFunctionCall3(F_ARRAY_IN,
 										 CStringGetDatum(column->missing),
 										 ObjectIdGetDatum(type),
@@ -407,6 +409,7 @@ read_missing(const Column *column, bool *isnull)
 	bool		byval;
 	char		align;
 
+	ppl_session_unpin_formats(formats);
 	get_typlenbyvalalign(type, &len, &byval, &align);
 	return array_get_element(array, 1, &one, -1, len, byval, align, isnull);
 }

@@ -21,6 +21,7 @@
 #include "worker/outcome.h"
 #include "worker/policy.h"
 #include "worker/run.h"
+#include "worker/session.h"
 #include "worker/source_row.h"
 #include "worker/supersede.h"
 
@@ -169,6 +170,7 @@ ppl_supersede_letters(PplWorker *worker, const PplBatch *batch, bool redrive)
 	EventKeys  *keys;
 	int			last_truncate = 0;
 	bool		leaves = false;
+	int			formats;
 
 	if (!worker->program->statement->has_upserts)
 		return NULL;
@@ -184,6 +186,7 @@ ppl_supersede_letters(PplWorker *worker, const PplBatch *batch, bool redrive)
 	table = hash_create("pipeline touched rows", 256, &ctl,
 						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	keys = palloc(mul_size(batch->nevents + 1, sizeof(EventKeys)));
+	formats = ppl_session_pin_formats();
 	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
 	{
 		find_keys(worker, batch, ordinal, &keys[ordinal]);
@@ -194,6 +197,7 @@ ppl_supersede_letters(PplWorker *worker, const PplBatch *batch, bool redrive)
 		touch(table, keys[ordinal].before, ordinal);
 		touch(table, keys[ordinal].after, ordinal);
 	}
+	ppl_session_unpin_formats(formats);
 	if (!redrive && !self.no_letters)
 		mark_letters(worker, table, last_truncate > 0);
 	if (!leaves)
