@@ -32,6 +32,7 @@
 #include "catalog/adopt.h"
 #include "catalog/layout.h"
 #include "catalog/names.h"
+#include "catalog/own.h"
 #include "catalog/sql.h"
 
 PPL_FUNCTION(pipeline_start);
@@ -74,6 +75,7 @@ pipeline_start(PG_FUNCTION_ARGS)
 		take_place(pipeline);
 	if (!pipeline->born || skip_to_now)
 	{
+		ppl_own_lock_source(pipeline->source);
 		give_birth(pipeline, db->slot_lsn);
 		ppl_upserts_begin_anew(pipeline);
 		emit(pipeline, PPL_CONTROL_BIRTH);

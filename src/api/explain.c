@@ -58,7 +58,7 @@ pipeline_explain(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	ppl_owner_begin(&saved, pipeline->owner, pipeline->search_path);
-	statement = ppl_compile(pipeline, pipeline->version);
+	statement = ppl_compile(pipeline, pipeline->version, false);
 	put_statement(result, statement->sql);
 	put_plan(result, "plan for small batches", statement, SMALL_BATCH);
 	put_plan(result, "plan for large batches", statement, LARGE_BATCH);
