@@ -6,7 +6,8 @@
  * definition and into the WAL in the caller's transaction, and holds from its
  * commit on: capture reads the message at its place among the commits, so
  * that exactly the rows committed after a first start are events.  Each call
- * waits for the batch under way, for the slot, and for nothing else.
+ * waits for the batch under way, for the slot, and for nothing else; a first start
+ * also for batches of others that write the source as if nobody read it.
  */
 #include "postgres.h"
 #include "base/compat.h"
