@@ -311,7 +311,7 @@ TABLE plain_image;
 SELECT pipeline.stop('l');
 INSERT INTO plain VALUES (3, 3);
 SET datestyle = 'SQL, DMY';
-ALTER TABLE plain ADD d date DEFAULT '01/02/2024';
+ALTER TABLE plain ADD d date DEFAULT '01-02-2024';
 RESET datestyle;
 ALTER TABLE plain ALTER part TYPE bigint;
 ALTER TABLE plain_image ADD d date, ALTER part TYPE bigint;

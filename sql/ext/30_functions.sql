@@ -259,6 +259,18 @@ AS 'MODULE_PATHNAME', 'pipeline_mark'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
 COMMENT ON FUNCTION pipeline._mark(int, int, "any") IS 'used by compiled statements: the next row removed from this output goes because of this event';
 
+CREATE FUNCTION pipeline._write(ordinal int, output int, key bigint)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_write'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
+COMMENT ON FUNCTION pipeline._write(int, int, bigint) IS 'used by compiled statements: as _mark, and nobody takes that row for an event';
+
+CREATE FUNCTION pipeline._write(ordinal int, output int, key bigint, target_key "any")
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_write'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
+COMMENT ON FUNCTION pipeline._write(int, int, bigint, "any") IS 'used by compiled statements: as _mark, and nobody takes the removal for an event';
+
 CREATE FUNCTION pipeline._put(ordinal int, output int, "row" record)
 RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_put'

@@ -6,7 +6,8 @@
  * definition and into the WAL in the caller's transaction, and holds from its
  * commit on: capture reads the message at its place among the commits, so
  * that exactly the rows committed after a first start are events.  Each call
- * waits for the batch under way, for the slot, and for nothing else.
+ * waits for the batch under way, for the slot, and for nothing else; a first start
+ * also for batches of others that write the source as if nobody read it.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -32,6 +33,7 @@
 #include "catalog/adopt.h"
 #include "catalog/layout.h"
 #include "catalog/names.h"
+#include "catalog/own.h"
 #include "catalog/sql.h"
 
 PPL_FUNCTION(pipeline_start);
@@ -74,6 +76,7 @@ pipeline_start(PG_FUNCTION_ARGS)
 		take_place(pipeline);
 	if (!pipeline->born || skip_to_now)
 	{
+		ppl_own_lock_source(pipeline->source);
 		give_birth(pipeline, db->slot_lsn);
 		ppl_upserts_begin_anew(pipeline);
 		emit(pipeline, PPL_CONTROL_BIRTH);

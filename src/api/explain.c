@@ -58,7 +58,7 @@ pipeline_explain(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	ppl_owner_begin(&saved, pipeline->owner, pipeline->search_path);
-	statement = ppl_compile(pipeline, pipeline->version);
+	statement = ppl_compile(pipeline, pipeline->version, false);
 	put_statement(result, statement->sql);
 	for (int i = 0; i < statement->noutputs; i++)
 	{

@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/control.h"
+#include "base/mark.h"
 #include "capture/filter.h"
 #include "capture/plugin.h"
 #include "capture/route.h"
@@ -50,10 +51,11 @@ static struct
 static PplSpoolPos publish(bool within);
 static void startup(LogicalDecodingContext *ctx, OutputPluginOptions *options,
 					bool is_init);
+static bool filter_origin(LogicalDecodingContext *ctx, RepOriginId origin);
 static void begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn);
 static void change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 				   Relation relation, ReorderBufferChange *change);
-static void append(const PplRoute * route, PplSpoolChange *record);
+static void append(const PplRoute *route, PplSpoolChange *record);
 static void truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 							int nrelations, Relation relations[],
 							ReorderBufferChange *change);
@@ -72,6 +74,7 @@ _PG_output_plugin_init(OutputPluginCallbacks *cb)
 	cb->truncate_cb = truncate_tables;
 	cb->message_cb = message;
 	cb->commit_cb = commit;
+	cb->filter_by_origin_cb = filter_origin;
 }
 
 /*
@@ -99,6 +102,13 @@ startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool is_init)
 				 errhint("Use another output plugin, for example \"pgoutput\".")));
 	options->output_type = OUTPUT_PLUGIN_BINARY_OUTPUT;
 	options->receive_rewrites = false;
+}
+
+/* Rows that batches mark as nobody's events are not even queued. */
+static bool
+filter_origin(LogicalDecodingContext *ctx, RepOriginId origin)
+{
+	return ppl_mark_is(origin);
 }
 
 /*
@@ -222,7 +232,7 @@ change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 
 /* Append a change to the spool, as an event of a source. */
 static void
-append(const PplRoute * route, PplSpoolChange *record)
+append(const PplRoute *route, PplSpoolChange *record)
 {
 	record->seq = self.seq;
 	record->schema = &route->as->schema;

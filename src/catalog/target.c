@@ -31,6 +31,7 @@
 #include "utils/syscache.h"
 
 #include "catalog/adopt.h"
+#include "catalog/own.h"
 #include "catalog/target.h"
 
 static void output_callback(void *arg);
@@ -106,6 +107,8 @@ resolve(const PplPipeline *pipeline, const PplShape *row,
 	}
 	else
 		find_key(target, rel);
+	target->partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
+	target->plain = ppl_own_is_plain(rel, target, row);
 	check_privileges(target, rel, pipeline->owner);
 
 	relation_close(rel, NoLock);

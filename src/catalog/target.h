@@ -21,6 +21,8 @@ typedef struct PplTarget
 	PplKey	   *upsert;			/* NULL of append */
 	int			nupdates;		/* columns that an upsert sets */
 	char	  **updates;
+	bool		partitioned;
+	bool		plain;			/* may its rows be marked (own.h)? */
 } PplTarget;
 
 extern PplTarget *ppl_target_resolve(const PplPipeline *pipeline,

@@ -29,6 +29,7 @@
 #include "base/control.h"
 #include "base/failpoint.h"
 #include "base/guc.h"
+#include "base/mark.h"
 #include "base/process.h"
 #include "worker/batch.h"
 #include "worker/blame.h"
@@ -208,6 +209,7 @@ attempt_once(Attempt *attempt, PplBatch *batch)
 	}
 	PG_CATCH();
 	{
+		ppl_mark_clear();
 		/* What is done must not be tried again: a successor finds it done. */
 		if (attempt->committed)
 			PG_RE_THROW();
@@ -467,6 +469,7 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 		/* what is to be accepted first is noted with this transaction */
 		attempt->abandoned = batch != NULL && !attempt->probing &&
 			ppl_schema_missed(worker, batch);
+		ppl_program_begin(worker->program);
 	}
 	return !worker->stopped && !attempt->abandoned;
 }

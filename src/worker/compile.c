@@ -17,6 +17,8 @@
  *	_wants(ordinal, output)			is it of a delete that this output leaves out?
  *	_mark(ordinal, output)			the row goes to this output, at the last one
  *									straight into its target
+ *	_write(ordinal, output, key)	the same at the last one, and the row that is
+ *									written is marked (base/mark.h)
  *	_produced(output, key...)		it is there
  *	_put(ordinal, output, row)		the row is for this output of mode upsert
  *
@@ -44,6 +46,7 @@
 
 #include "base/event.h"
 #include "catalog/handler.h"
+#include "catalog/own.h"
 #include "catalog/query.h"
 #include "catalog/shape.h"
 #include "catalog/source.h"
@@ -86,6 +89,7 @@ typedef struct Compiler
 	int			sink;			/* whose transform is written now, or -1 */
 	bool		shared;			/* do several outputs read the chain as a CTE? */
 	bool		takes_deletes;	/* does any output take rows of deletes? */
+	bool		marks;			/* are the rows of outputs marked? */
 	StringInfoData sql;
 } Compiler;
 
@@ -93,6 +97,7 @@ static void collect(Compiler *compiler, const PplPipeline *pipeline,
 					int version);
 static bool takes_deletes(const Compiler *compiler,
 						  const PplPipeline *pipeline, const Sink *sink);
+static bool is_marked(const Compiler *compiler);
 static Step *make_step(const PplPipeline *pipeline, const PplStage *stage,
 					   const char *signature);
 static char *choose_ordinal(const Compiler *compiler);
@@ -126,7 +131,7 @@ static void line(Compiler *compiler, int depth, const char *format,...)
 			pg_attribute_printf(3, 4);
 
 PplStatement *
-ppl_compile(const PplPipeline *pipeline, int version)
+ppl_compile(const PplPipeline *pipeline, int version, bool mark)
 {
 	PplStatement *statement = palloc0(sizeof(*statement));
 	Compiler	compiler = {0};
@@ -139,6 +144,8 @@ ppl_compile(const PplPipeline *pipeline, int version)
 	compiler.ordinal = unconstify(char *, quote_identifier(ordinal));
 	compiler.shared = compiler.nsinks > 1;
 	compiler.sink = -1;
+	compiler.marks = mark && is_marked(&compiler);
+	statement->marks = compiler.marks;
 	initStringInfo(&compiler.sql);
 
 	emit_statement(&compiler);
@@ -169,7 +176,7 @@ ppl_compile(const PplPipeline *pipeline, int version)
 		statement->has_upserts = true;
 		statement->upserts[i] = ppl_compile_upsert(pipeline, sink->output,
 												   sink->target, sink->row,
-												   i, ordinal);
+												   i, ordinal, compiler.marks);
 	}
 	return statement;
 }
@@ -262,6 +269,22 @@ takes_deletes(const Compiler *compiler, const PplPipeline *pipeline,
 			return true;
 	}
 	return sink->transform != NULL && sink->transform->handler->takes_event;
+}
+
+/*
+ * Can rows of the outputs be marked?  Those of all, or of none.
+ */
+static bool
+is_marked(const Compiler *compiler)
+{
+	for (int i = 0; i < compiler->nsinks; i++)
+	{
+		const Sink *sink = compiler->sinks[i];
+
+		if (!sink->target->plain || ppl_own_is_source(sink->output->target))
+			return false;
+	}
+	return compiler->nsinks > 0;
 }
 
 static Step *
@@ -464,9 +487,10 @@ emit_sink(Compiler *compiler, int number, int depth)
 		line(compiler, depth, "OVERRIDING SYSTEM VALUE");
 	line(compiler, depth, "SELECT%s", values.data);
 	emit_sink_input(compiler, number, depth);
-	line(compiler, depth, "WHERE %spipeline._mark(x.%s, %d)",
+	line(compiler, depth, "WHERE %spipeline.%s(x.%s, %d%s)",
 		 sink->transform == NULL ? wanted(compiler, "x", number) : "",
-		 compiler->ordinal, number);
+		 compiler->marks ? "_write" : "_mark", compiler->ordinal, number,
+		 compiler->marks ? ", $1" : "");
 	line(compiler, depth, "RETURNING pipeline._produced(%d%s)", number,
 		 key_arguments(target));
 }

@@ -57,17 +57,22 @@ typedef struct PplStatement
 	PplUpsert **upserts;		/* by output; NULL of append */
 	bool		has_upserts;
 	bool		has_appends;
+	bool		marks;			/* its texts have a parameter $1, bigint: with
+								 * ppl_mark_key() the rows of all outputs are
+								 * marked */
 	List	   *relids;			/* tables and types that the text depends on:
 								 * compile again when one is invalidated */
 } PplStatement;
 
 /*
  * Compile a definition for events that see version; the outputs with
- * since <= version take part.  Result in CurrentMemoryContext.  Throws what
+ * since <= version take part.  Rows that nobody can take for events are marked, if
+ * mark is set; what is shown to users does not.  Result in CurrentMemoryContext.  Throws what
  * the checks in catalog/shape throw, so a definition that no longer fits its
  * objects is an error with a hint.
  */
-extern PplStatement *ppl_compile(const PplPipeline *pipeline, int version);
+extern PplStatement *ppl_compile(const PplPipeline *pipeline, int version,
+								 bool mark);
 extern void ppl_compile_check(const PplPipeline *pipeline);
 
 #endif							/* PPL_COMPILE_H */

@@ -24,10 +24,9 @@
 
 #include "worker/compile_upsert.h"
 
-static char *remove_sql(const PplTarget *target, int number,
-						const char *ordinal);
-static char *insert_sql(const PplTarget *target, int number,
-						const char *ordinal);
+static const char *only(const PplTarget *target);
+static char *remove_sql(const PplTarget *target, int number, const char *mark);
+static char *insert_sql(const PplTarget *target, int number, const char *mark);
 static char *returning(const PplTarget *target);
 static AttrNumber *derive(const PplPipeline *pipeline, const PplOutput *output,
 						  const PplTarget *target);
@@ -67,10 +66,13 @@ ppl_compile_put_row(const PplTarget *target, const char *alias)
 PplUpsert *
 ppl_compile_upsert(const PplPipeline *pipeline, PplOutput *output,
 				   PplTarget *target, const PplShape *row, int number,
-				   const char *ordinal)
+				   const char *ordinal, bool marks)
 {
 	PplUpsert  *upsert = palloc0(sizeof(*upsert));
 	const PplKey *key = target->upsert;
+	char	   *mark = psprintf("pipeline.%s(x.%s, %d%s", marks ? "_write" : "_mark",
+								quote_identifier(ordinal), number,
+								marks ? ", $1" : "");
 
 	upsert->output = output;
 	upsert->target = target;
@@ -94,43 +96,51 @@ ppl_compile_upsert(const PplPipeline *pipeline, PplOutput *output,
 						   column->typmod, 0);
 		TupleDescInitEntryCollation(upsert->gone_desc, i + 2, column->collation);
 	}
-	upsert->remove_sql = remove_sql(target, number, quote_identifier(ordinal));
-	upsert->insert_sql = insert_sql(target, number, quote_identifier(ordinal));
-	upsert->clear_sql = psprintf("DELETE FROM %s", target->qualified_name);
+	upsert->remove_sql = remove_sql(target, number, mark);
+	upsert->insert_sql = insert_sql(target, number, mark);
+	upsert->clear_sql = psprintf("DELETE FROM %s%s", only(target),
+								 target->qualified_name);
 	if (!output->keeps)
 		upsert->derived = derive(pipeline, output, target);
 	return upsert;
 }
 
+/* What is written into an ordinary table is not in its children. */
+static const char *
+only(const PplTarget *target)
+{
+	return target->partitioned ? "" : "ONLY ";
+}
+
 static char *
-remove_sql(const PplTarget *target, int number, const char *ordinal)
+remove_sql(const PplTarget *target, int number, const char *mark)
 {
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	appendStringInfo(&buf, "DELETE FROM %s AS _t\nUSING "
-					 PPL_GONE_RELATION " g\nWHERE ", target->qualified_name);
+	appendStringInfo(&buf, "DELETE FROM %s%s AS _t\nUSING "
+					 PPL_GONE_RELATION " x\nWHERE ", only(target),
+					 target->qualified_name);
 	for (int i = 0; i < target->upsert->ncolumns; i++)
 	{
 		const PplKeyColumn *column = &target->upsert->columns[i];
 		const char *name = quote_identifier(column->name);
 
 		if (column->nullable)
-			appendStringInfo(&buf, "(_t.%s %s g.%s OR _t.%s IS NULL AND g.%s IS NULL)\n  AND ",
+			appendStringInfo(&buf, "(_t.%s %s x.%s OR _t.%s IS NULL AND x.%s IS NULL)\n  AND ",
 							 name, column->equals, name, name, name);
 		else
-			appendStringInfo(&buf, "_t.%s %s g.%s\n  AND ", name,
+			appendStringInfo(&buf, "_t.%s %s x.%s\n  AND ", name,
 							 column->equals, name);
 	}
-	appendStringInfo(&buf, "pipeline._mark(g.%s, %d, _t.%s)\n"
-					 "RETURNING pipeline._removed(%d%s)",
-					 ordinal, number, quote_identifier(target->keys[0]), number,
+	appendStringInfo(&buf, "%s, _t.%s)\nRETURNING pipeline._removed(%d%s)",
+					 mark, quote_identifier(target->keys[0]), number,
 					 returning(target));
 	return buf.data;
 }
 
 static char *
-insert_sql(const PplTarget *target, int number, const char *ordinal)
+insert_sql(const PplTarget *target, int number, const char *mark)
 {
 	StringInfoData buf;
 
@@ -145,8 +155,7 @@ insert_sql(const PplTarget *target, int number, const char *ordinal)
 		appendStringInfo(&buf, "%s x.%s", i > 0 ? "," : "",
 						 quote_identifier(target->columns[i]));
 	appendStringInfo(&buf, "\nFROM " PPL_ROWS_RELATION " x\n"
-					 "WHERE pipeline._mark(x.%s, %d)\nON CONFLICT (",
-					 ordinal, number);
+					 "WHERE %s)\nON CONFLICT (", mark);
 	for (int i = 0; i < target->upsert->ncolumns; i++)
 		appendStringInfo(&buf, "%s%s", i > 0 ? ", " : "",
 						 quote_identifier(target->upsert->columns[i].name));

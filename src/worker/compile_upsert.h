@@ -12,6 +12,6 @@ extern char *ppl_compile_put_row(const PplTarget *target, const char *alias);
 extern PplUpsert *ppl_compile_upsert(const PplPipeline *pipeline,
 									 PplOutput *output, PplTarget *target,
 									 const PplShape *row, int number,
-									 const char *ordinal);
+									 const char *ordinal, bool marks);
 
 #endif							/* PPL_COMPILE_UPSERT_H */

@@ -19,6 +19,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "base/mark.h"
 #include "worker/outcome.h"
 
 PPL_FUNCTION(pipeline_accept);
@@ -26,6 +27,7 @@ PPL_FUNCTION(pipeline_pass_bool);
 PPL_FUNCTION(pipeline_pass_text);
 PPL_FUNCTION(pipeline_reach);
 PPL_FUNCTION(pipeline_mark);
+PPL_FUNCTION(pipeline_write);
 PPL_FUNCTION(pipeline_produced);
 PPL_FUNCTION(pipeline_removed);
 PPL_FUNCTION(pipeline_note_support);
@@ -50,7 +52,10 @@ static struct
 	instr_time *spent;			/* by stage, if this batch is timed; else NULL */
 }			self;
 
-/* The event that a fence names; an error outside a worker's statement. */
+/*
+ * The event that a fence names; an error outside a worker's statement.  Whatever runs
+ * next may write, so that must not be marked.
+ */
 static inline PplEventOutcome *
 event_at(int32 ordinal)
 {
@@ -59,6 +64,7 @@ event_at(int32 ordinal)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this function belongs to the statement of a pipeline"),
 				 errhint("It can be called by the worker of a pipeline only.")));
+	ppl_mark_clear();
 	return &self.events[ordinal];
 }
 
@@ -222,6 +228,7 @@ ppl_outcome_unpacking(void)
 void
 ppl_outcome_clear_current(void)
 {
+	ppl_mark_clear();
 	self.current = 0;
 	self.unpacking = false;
 	self.current_stage = self.nstages + 1;
@@ -387,6 +394,19 @@ Datum
 pipeline_mark(PG_FUNCTION_ARGS)
 {
 	ppl_outcome_to_output(PG_GETARG_INT32(0), PG_GETARG_INT32(1));
+	PG_RETURN_BOOL(true);
+}
+
+/*
+ * pipeline._write(ordinal, output, key): the same, and the row is marked if the key
+ * is right.  A fourth argument is there for the planner only.
+ */
+Datum
+pipeline_write(PG_FUNCTION_ARGS)
+{
+	ppl_outcome_to_output(PG_GETARG_INT32(0), PG_GETARG_INT32(1));
+	if (!PG_ARGISNULL(2))
+		ppl_mark_set(PG_GETARG_INT64(2));
 	PG_RETURN_BOOL(true);
 }
 

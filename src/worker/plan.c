@@ -16,7 +16,9 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "nodes/params.h"
 #include "storage/lmgr.h"
 #include "tcop/dest.h"
 #include "utils/builtins.h"
@@ -32,8 +34,10 @@
 
 #include "base/failpoint.h"
 #include "base/guc.h"
+#include "base/mark.h"
 #include "catalog/adopt.h"
 #include "catalog/layout.h"
+#include "catalog/own.h"
 #include "worker/old.h"
 #include "worker/outcome.h"
 #include "worker/plan.h"
@@ -144,6 +148,22 @@ ppl_program_lock(const PplProgram *program, Oid source, PplBusy *busy)
 	}
 	busy->relid = InvalidOid;
 	return true;
+}
+
+/*
+ * A transaction is about to write outputs: does it mark the rows?  Not while a
+ * pipeline is being started over one of the targets, nor if one was since the
+ * program was loaded.  The targets are locked as ppl_program_lock does.
+ */
+void
+ppl_program_begin(PplProgram *program)
+{
+	const PplStatement *statement = program->statement;
+
+	program->marking = statement->marks;
+	for (int i = 0; program->marking && i < statement->noutputs; i++)
+		program->marking = ppl_own_try_lock(statement->outputs[i]->target);
+	program->marking &= !self.stale;
 }
 
 /* Note the source's row type and primary key; it stays locked. */
@@ -285,7 +305,7 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 		load_source(program);
 		PPL_FAILPOINT("worker-before-compile");
 		program->adopted = ppl_adopt_targets(program->pipeline);
-		program->statement = ppl_compile(program->pipeline, version);
+		program->statement = ppl_compile(program->pipeline, version, true);
 		program->stage_plans = palloc0((program->statement->nstages + 1) *
 									   sizeof(SPIPlanPtr));
 		load_upserts(program);
@@ -415,13 +435,49 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 static SPIPlanPtr
 prepare(PplProgram *program, const char *sql)
 {
-	SPIPlanPtr	plan = SPI_prepare(sql, 0, NULL);
+	Oid			types[] = {INT8OID};
+	SPIPlanPtr	plan = SPI_prepare_cursor(sql, program->statement->marks ? 1 : 0,
+										  types, CURSOR_OPT_GENERIC_PLAN);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare the statement of pipeline \"%s\": %s",
 			 program->pipeline->name, SPI_result_code_string(SPI_result));
 	SPI_keepplan(plan);
 	return plan;
+}
+
+/*
+ * The value of $1, by which rows are marked; NULL if the statement has none.
+ */
+static ParamListInfo
+mark_parameter(const PplProgram *program)
+{
+	ParamListInfo list;
+
+	if (!program->statement->marks)
+		return NULL;
+	list = makeParamList(1);
+	list->params[0].value = Int64GetDatum(program->marking ? ppl_mark_key() : 0);
+	list->params[0].isnull = false;
+	list->params[0].pflags = PARAM_FLAG_CONST;
+	list->params[0].ptype = INT8OID;
+	return list;
+}
+
+/*
+ * Something changed while rows were marked, though a lock is held on each target:
+ * CREATE INDEX CONCURRENTLY has the executor look at an index before it waits, and
+ * a handler may come to return another type.  If these rows would not be marked
+ * today, they must not be: error 40001, and the batch is run again.
+ */
+static void
+check_marks(const PplProgram *program)
+{
+	if (!ppl_compile(program->pipeline, program->version, true)->marks)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a target of pipeline \"%s\" was changed while it was written",
+						program->pipeline->name)));
 }
 
 /*
@@ -463,12 +519,15 @@ ppl_program_execute(PplProgram *program, SPIPlanPtr *plan, const char *sql,
 		*plan = prepare(program, sql);
 	memset(&options, 0, sizeof(options));
 	options.dest = &receiver;
+	options.params = mark_parameter(program);
 	result = SPI_execute_plan_extended(*plan, &options);
 	if (result < 0)
 		elog(ERROR, "could not run the statement of pipeline \"%s\": %s",
 			 program->pipeline->name, SPI_result_code_string(result));
 	SPI_finish();
 	tuplestore_end(store);
+	if (program->marking && self.stale)
+		check_marks(program);
 }
 
 /*

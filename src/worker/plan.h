@@ -29,6 +29,7 @@ typedef struct PplProgram
 	PplStatement *statement;
 	int			version;		/* of the definition that events see */
 	bool		adopted;		/* a new target, and that is not committed */
+	bool		marking;		/* the transaction under way marks its rows */
 	TupleDesc	source_desc;	/* rows of the source today */
 	int			nkeys;			/* of the source's primary key */
 	AttrNumber *key_attnums;
@@ -59,6 +60,7 @@ extern PplProgram *ppl_program_load(MemoryContext parent, int pipeline_id,
 									int version);
 extern bool ppl_program_lock(const PplProgram *program, Oid source,
 							 PplBusy *busy);
+extern void ppl_program_begin(PplProgram *program);
 extern void ppl_program_free(PplProgram *program);
 extern void ppl_program_run(PplProgram *program, const PplBatch *batch,
 							int first, int last, bool (*skip) (int ordinal));

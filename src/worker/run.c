@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "base/mark.h"
 #include "worker/judge.h"
 #include "worker/outcome.h"
 #include "worker/run.h"
@@ -133,6 +134,7 @@ ppl_run_subtransaction(MemoryContext context, bool keep, PplRunWork work,
 	}
 	PG_CATCH();
 	{
+		ppl_mark_clear();
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
