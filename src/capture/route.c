@@ -42,13 +42,13 @@ static struct
 
 static void create_tables(void);
 static void relcache_callback(Datum arg, Oid relid);
-static void make_routes(PplOrigin * origin, Relation relation);
-static void add_route(PplOrigin * origin, Relation relation, PplSource *source,
+static void make_routes(PplOrigin *origin, Relation relation);
+static void add_route(PplOrigin *origin, Relation relation, PplSource *source,
 					  Relation target);
-static void forget_routes(PplOrigin * origin);
+static void forget_routes(PplOrigin *origin);
 static bool *logged_columns(Relation relation);
-static PplSchemaVersion * find_version(PplSource *source,
-									   const PplSpoolSchema *schema);
+static PplSchemaVersion *find_version(PplSource *source,
+									  const PplSpoolSchema *schema);
 
 /*
  * Begin without routes; all that they need is allocated in context.
@@ -153,7 +153,7 @@ ppl_route_find(Relation relation)
  * What comes of the catalogs while they are read makes the routes stale again.
  */
 static void
-make_routes(PplOrigin * origin, Relation relation)
+make_routes(PplOrigin *origin, Relation relation)
 {
 	PplSource  *source = ppl_filter_lookup(origin->relid);
 	List	   *parents = NIL;
@@ -195,7 +195,7 @@ make_routes(PplOrigin * origin, Relation relation)
 }
 
 static void
-add_route(PplOrigin * origin, Relation relation, PplSource *source,
+add_route(PplOrigin *origin, Relation relation, PplSource *source,
 		  Relation target)
 {
 	TupleDesc	desc = RelationGetDescr(target);
@@ -232,7 +232,7 @@ add_route(PplOrigin * origin, Relation relation, PplSource *source,
 }
 
 static void
-forget_routes(PplOrigin * origin)
+forget_routes(PplOrigin *origin)
 {
 	ListCell   *lc;
 

@@ -17,7 +17,7 @@ typedef struct PplSchemaVersion
 {
 	PplSpoolSchema schema;
 	uint32		version;		/* of the source */
-}			PplSchemaVersion;
+} PplSchemaVersion;
 
 /* How rows of a relation become rows of a source. */
 typedef struct PplRoute
@@ -27,7 +27,7 @@ typedef struct PplRoute
 	PplSchemaVersion *as;
 	AttrMap    *map;			/* from the relation's columns to the
 								 * source's; NULL = they are the same */
-}			PplRoute;
+} PplRoute;
 
 /* A relation that changes. */
 typedef struct PplOrigin
@@ -37,11 +37,11 @@ typedef struct PplOrigin
 	uint64		generation;		/* of all routes, when these were made */
 	bool	   *in_old;			/* as in PplSpoolSchema, of the relation */
 	List	   *routes;			/* PplRoute *; the relation's own first */
-}			PplOrigin;
+} PplOrigin;
 
 extern void ppl_route_init(MemoryContext context);
 extern void ppl_route_begin(void);
 extern void ppl_route_sources_changed(void);
-extern PplOrigin * ppl_route_find(Relation relation);
+extern PplOrigin *ppl_route_find(Relation relation);
 
 #endif							/* PPL_ROUTE_H */

@@ -71,7 +71,7 @@ ppl_row_complete(HeapTuple tuple, HeapTuple old_tuple, Relation relation,
  * values that its own relation has for them.
  */
 HeapTuple
-ppl_row_convert(HeapTuple tuple, Relation relation, const PplRoute * route)
+ppl_row_convert(HeapTuple tuple, Relation relation, const PplRoute *route)
 {
 	TupleDesc	from = RelationGetDescr(relation);
 	TupleDesc	to = route->as->schema.desc;

@@ -13,6 +13,6 @@
 extern HeapTuple ppl_row_complete(HeapTuple tuple, HeapTuple old_tuple,
 								  Relation relation, const bool *in_old);
 extern HeapTuple ppl_row_convert(HeapTuple tuple, Relation relation,
-								 const PplRoute * route);
+								 const PplRoute *route);
 
 #endif							/* PPL_ROW_H */

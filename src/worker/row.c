@@ -62,7 +62,7 @@ typedef struct Kept
 	const char *missing;		/* NULL = nothing; as an array of one */
 	Oid			type;
 	int32		typmod;
-}			Kept;
+} Kept;
 
 struct PplRowMapper
 {
@@ -218,7 +218,7 @@ find_layout(PplRowMapper *mapper, TupleDesc then)
 
 /* A column that the event does not have, as if it had it. */
 static Form_pg_attribute
-kept_attribute(const Kept * kept)
+kept_attribute(const Kept *kept)
 {
 	Form_pg_attribute att = palloc0(ATTRIBUTE_FIXED_PART_SIZE);
 
