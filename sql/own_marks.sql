@@ -233,8 +233,6 @@ SELECT try('CREATE TABLE target (id int, t text, n int); CREATE INDEX ON target 
 :go
 SELECT try('CREATE TABLE target (id int, t text, n int) PARTITION BY LIST (told_int(n)); CREATE TABLE target1 PARTITION OF target DEFAULT');
 :go
-SELECT try('CREATE TABLE target (id int, t text, n int, d xml DEFAULT query_to_xml(''SELECT own_writes.tell(''''xml'''')'', true, true, ''''))');
-:go
 SELECT try('CREATE TABLE target (id int, t text, n int, d text DEFAULT to_json(1)::text)');
 :go
 
