@@ -47,7 +47,6 @@ wal_level = logical
 max_prepared_transactions = 2
 max_connections = 60
 timezone = 'UTC'
-jit = off
 CONF
 my $mirror_conf = <<'CONF';
 pipeline.worker_idle_timeout = 2s
