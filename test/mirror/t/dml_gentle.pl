@@ -6,5 +6,8 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../../perl", "$FindBin::RealBin/..";
 
+use PostgreSQL::Test::Cluster;    # whose INIT blocks must come before the script is read
+use PostgreSQL::Test::Utils;
+
 $ENV{PIPELINE_MIRROR_KILLS} = 'gentle';
 require "$FindBin::RealBin/../../t/023_mirror.pl";
