@@ -3,6 +3,7 @@
 #   make                      build          make install        install
 #   make installcheck         regression and isolation tests on your server
 #   make check                everything, in throw-away servers (test/run)
+#   make check-long           mirrors: random changes, PostgreSQL's own tests, sqlsmith
 #   make lint                 machine checks of the conventions
 #   make demo, make bench     see README.md
 #
@@ -33,6 +34,7 @@ REGRESS_OPTS = --load-extension=$(EXTENSION)
 ISOLATION ?= $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=$(EXTENSION)
 PROVE_TESTS ?= test/t/*.pl
+LONG_TESTS ?= test/mirror/t/*.pl
 LINTS = $(sort $(basename $(notdir $(wildcard test/lint/*.sh))))
 
 EXTRA_CLEAN = $(OBJS:.o=.d) .build-flags tmp_check pipeline--*.sql
@@ -44,7 +46,7 @@ endif
 
 # PGXS has a "check" that tests nothing, so it stays out where only our own
 # targets are wanted.  Those must also work before pg_config is installed.
-OWN_GOALS = check lint lint-% lints demo bench
+OWN_GOALS = check check-long lint lint-% lints demo bench
 ifneq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq ($(wildcard $(PGXS)),)
@@ -73,6 +75,13 @@ check:
 	@exec env REGRESS='$(REGRESS)' ISOLATION='$(ISOLATION)' PROVE_TESTS='$(PROVE_TESTS)' test/run
 endif
 
+# Half an hour on two cores; LONG_TESTS='test/mirror/t/regress.pl' runs a part.
+check-long:
+	@exec env REGRESS= ISOLATION= PROVE_TESTS='$(LONG_TESTS)' PIPELINE_WITNESS=1 \
+		PIPELINE_MIRROR_SECONDS=$${PIPELINE_MIRROR_SECONDS:-300} \
+		PIPELINE_SQLSMITH_SECONDS=$${PIPELINE_SQLSMITH_SECONDS:-600} \
+		PACKAGES='postgresql-15-wal2json sqlsmith' test/run
+
 # A lint is a script that prints what is wrong and exits non-zero.
 lint: $(LINTS:%=lint-%)
 lint-%:
@@ -86,4 +95,4 @@ lints:
 demo bench:
 	@test/$@/run
 
-.PHONY: check lint lint-build lints demo bench
+.PHONY: check check-long lint lint-build lints demo bench

@@ -31,6 +31,23 @@ SELECT pipeline.add_output('p', 'parted');
 SELECT pipeline.add_output('p', 'a');
 SELECT pipeline.add_output('a to b', 'parted');
 SELECT pipeline.drop_pipeline('p', cascade => true);
+-- A partitioned source, itself and over another pipeline: what is written into a
+-- partition of it, or into what it is a partition of, is its event; what goes into
+-- another partition than the source is not.
+CREATE TABLE part2 PARTITION OF parted FOR VALUES FROM (1000) TO (9000) PARTITION BY RANGE (id);
+CREATE TABLE part2a PARTITION OF part2 FOR VALUES FROM (1000) TO (2000);
+CREATE TABLE part2b PARTITION OF part2 FOR VALUES FROM (2000) TO (9000);
+SELECT pipeline.create_pipeline('p', 'part2');
+SELECT pipeline.add_output('p', 'part2a');
+SELECT pipeline.add_output('p', 'part2');
+SELECT pipeline.add_output('p', 'parted');
+SELECT pipeline.add_output('p', 'part1', name => 'other partition');
+SELECT pipeline.create_pipeline('q', 'parted');
+SELECT pipeline.add_output('q', 'part2b');
+SELECT pipeline.add_output('q', 'a');
+SELECT pipeline.add_output('a to b', 'part1');
+SELECT pipeline.drop_pipeline('p');
+SELECT pipeline.drop_pipeline('q', cascade => true), pipeline.drop_pipeline('p');
 
 -- The chain flows: what one writes is the event of the next.  Each is started
 -- while the one before it runs.

@@ -31,8 +31,6 @@ SELECT pipeline.create_pipeline('e', 'src', operations => NULL);
 :state
 SELECT pipeline.create_pipeline('e', 'src', operations => '{insert,NULL}');
 :state
-SELECT pipeline.create_pipeline('e', 'src', operations => '{insert,update}');
-:state
 SELECT pipeline.create_pipeline('e', 'src', consistency => 'weak');
 :state
 SELECT pipeline.create_pipeline('e', 'src', consistency => 'eventual');
@@ -59,9 +57,22 @@ SELECT pipeline.create_pipeline('e', 'a_temp');
 CREATE UNLOGGED TABLE "An Unlogged" (id int);
 SELECT pipeline.create_pipeline('e', '"An Unlogged"');
 :state
-CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+CREATE UNLOGGED TABLE parted (id int) PARTITION BY RANGE (id);
 SELECT pipeline.create_pipeline('e', 'parted');
 :state
+DROP TABLE parted;
+CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+CREATE TABLE parted1 PARTITION OF parted FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
+CREATE UNLOGGED TABLE "Parted 2" PARTITION OF parted1 FOR VALUES FROM (0) TO (10);
+SELECT pipeline.create_pipeline('e', 'parted');
+:state
+ALTER TABLE errors."Parted 2" SET LOGGED;
+CREATE FOREIGN DATA WRAPPER dummy;
+CREATE SERVER dummy FOREIGN DATA WRAPPER dummy;
+CREATE FOREIGN TABLE parted3 PARTITION OF parted FOR VALUES FROM (10) TO (20) SERVER dummy;
+SELECT pipeline.create_pipeline('e', 'parted');
+:state
+DROP FOREIGN DATA WRAPPER dummy CASCADE;
 CREATE SEQUENCE a_sequence;
 SELECT pipeline.create_pipeline('e', 'a_sequence');
 :state
@@ -249,8 +260,6 @@ SELECT pipeline.add_output('e', 'nope');
 :state
 SELECT pipeline.add_output('e', 'dst', mode => 'replace');
 :state
-SELECT pipeline.add_output('e', 'dst', mode => 'upsert');
-:state
 SELECT pipeline.add_output('e', 'dst', key => '{id}');
 :state
 SELECT pipeline.add_output('e', 'dst', isolate => true);
@@ -387,6 +396,10 @@ SELECT pipeline._mark(1, 0);
 SELECT pipeline._produced(0);
 :state
 SELECT pipeline._produced(0, 1);
+:state
+SELECT pipeline._event(1);
+:state
+SELECT pipeline._wants(1, 0);
 :state
 SELECT pipeline._accept(NULL), pipeline._mark(NULL);
 :state

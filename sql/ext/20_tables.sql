@@ -11,6 +11,7 @@ CREATE TABLE _pipeline.pipelines (
 	partition_by text[],
 	workers int NOT NULL,
 	lineage text NOT NULL,
+	on_schema_change text NOT NULL,
 	search_path text NOT NULL,
 	running bool NOT NULL DEFAULT false,
 	born bool NOT NULL DEFAULT false,
@@ -23,6 +24,7 @@ CREATE TABLE _pipeline.pipelines (
 	CONSTRAINT pipelines_name_key UNIQUE (name),
 	CONSTRAINT pipelines_consistency_check CHECK (consistency IN ('strong', 'causal', 'eventual')),
 	CONSTRAINT pipelines_lineage_check CHECK (lineage IN ('row', 'none')),
+	CONSTRAINT pipelines_on_schema_change_check CHECK (on_schema_change IN ('adapt', 'pause')),
 	CONSTRAINT pipelines_workers_check CHECK (workers >= 1),
 	CONSTRAINT pipelines_born_check CHECK (NOT born OR (system_identifier IS NOT NULL AND database IS NOT NULL AND slot_lsn IS NOT NULL))
 );
@@ -71,6 +73,8 @@ CREATE TABLE _pipeline.outputs (
 	key text[],
 	isolate bool NOT NULL,
 	since int NOT NULL,
+	keeps bool NOT NULL DEFAULT false,
+	source_key text[],
 	CONSTRAINT outputs_pkey PRIMARY KEY (output_id),
 	CONSTRAINT outputs_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE,
@@ -79,7 +83,26 @@ CREATE TABLE _pipeline.outputs (
 );
 COMMENT ON TABLE _pipeline.outputs IS 'one row an output of a pipeline';
 COMMENT ON COLUMN _pipeline.outputs.target_name IS 'qualified, as it was declared: a table that is dropped and created again is found by it';
+COMMENT ON COLUMN _pipeline.outputs.key IS 'columns by which an upsert finds rows; null = the primary key of the target';
 COMMENT ON COLUMN _pipeline.outputs.since IS 'version of the definition that added it';
+COMMENT ON COLUMN _pipeline.outputs.keeps IS 'what each source row produced is in _pipeline.kept; otherwise its old row tells';
+
+CREATE TABLE _pipeline.kept (
+	output_id int NOT NULL,
+	source_digest uuid NOT NULL,
+	commit_lsn pg_lsn NOT NULL,
+	seq int NOT NULL,
+	part int NOT NULL,
+	target_digest uuid NOT NULL,
+	target_key text[] NOT NULL,
+	CONSTRAINT kept_pkey PRIMARY KEY (output_id, source_digest, target_digest)
+);
+CREATE INDEX kept_target ON _pipeline.kept (output_id, target_digest, commit_lsn, seq);
+COMMENT ON COLUMN _pipeline.outputs.source_key IS 'columns and types by which source rows are told apart in _pipeline.kept';
+COMMENT ON TABLE _pipeline.kept IS 'what each source row has in upsert outputs whose keys its old row does not tell';
+COMMENT ON COLUMN _pipeline.kept.source_digest IS 'of the values of the source''s key';
+COMMENT ON COLUMN _pipeline.kept.commit_lsn IS 'with seq, the event that wrote the row; 0/0 if that was in another life of the database';
+COMMENT ON COLUMN _pipeline.kept.target_digest IS 'of the values of the output''s key, the same for equal ones';
 
 CREATE TABLE _pipeline.checkpoints (
 	pipeline_id int NOT NULL,

@@ -13,11 +13,12 @@ CREATE FUNCTION pipeline.create_pipeline(
 	consistency text DEFAULT 'strong',
 	partition_by text[] DEFAULT NULL,
 	workers int DEFAULT 1,
-	lineage text DEFAULT 'row')
+	lineage text DEFAULT 'row',
+	on_schema_change text DEFAULT 'adapt')
 RETURNS void
 AS 'MODULE_PATHNAME', 'pipeline_create_pipeline'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pipeline.create_pipeline(text, regclass, text[], text, text[], int, text) IS 'declare a pipeline; it is stopped';
+COMMENT ON FUNCTION pipeline.create_pipeline(text, regclass, text[], text, text[], int, text, text) IS 'declare a pipeline; it is stopped';
 
 CREATE FUNCTION pipeline.add_stage(
 	pipeline text,
@@ -108,6 +109,12 @@ RETURNS bigint
 AS 'MODULE_PATHNAME', 'pipeline_discard'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pipeline.discard(text, bigint[], text) IS 'give up on open dead letters; returns how many';
+
+CREATE FUNCTION pipeline.accept_schema(pipeline text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pipeline_accept_schema'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.accept_schema(text) IS 'have a pipeline go on that is paused because its source was changed';
 
 CREATE FUNCTION pipeline.explain(name text, segment int DEFAULT NULL)
 RETURNS SETOF text
@@ -246,6 +253,42 @@ AS 'MODULE_PATHNAME', 'pipeline_mark'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
 COMMENT ON FUNCTION pipeline._mark(int, int) IS 'used by compiled statements: the next row inserted into this output comes from this event';
 
+CREATE FUNCTION pipeline._mark(ordinal int, output int, key "any")
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_mark'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
+COMMENT ON FUNCTION pipeline._mark(int, int, "any") IS 'used by compiled statements: the next row removed from this output goes because of this event';
+
+CREATE FUNCTION pipeline._write(ordinal int, output int, key bigint)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_write'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
+COMMENT ON FUNCTION pipeline._write(int, int, bigint) IS 'used by compiled statements: as _mark, and nobody takes that row for an event';
+
+CREATE FUNCTION pipeline._write(ordinal int, output int, key bigint, target_key "any")
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_write'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
+COMMENT ON FUNCTION pipeline._write(int, int, bigint, "any") IS 'used by compiled statements: as _mark, and nobody takes the removal for an event';
+
+CREATE FUNCTION pipeline._put(ordinal int, output int, "row" record)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_put'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
+COMMENT ON FUNCTION pipeline._put(int, int, record) IS 'used by compiled statements: this row of an event is for an output of mode upsert';
+
+CREATE FUNCTION pipeline._removed(output int, VARIADIC key "any")
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_removed'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
+COMMENT ON FUNCTION pipeline._removed(int, "any") IS 'used by compiled statements: a row with this key was removed from an output';
+
+CREATE FUNCTION pipeline._wants(ordinal int, output int)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_wants'
+LANGUAGE C STABLE PARALLEL UNSAFE COST 0.0001 SUPPORT pipeline._note_support;
+COMMENT ON FUNCTION pipeline._wants(int, int) IS 'used by compiled statements: does this output take this event?';
+
 CREATE FUNCTION pipeline._produced(output int)
 RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_produced'
@@ -257,3 +300,9 @@ RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_produced'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pipeline._produced(int, "any") IS 'used by compiled statements: a row with this key was inserted into an output';
+
+CREATE FUNCTION pipeline._event(ordinal int)
+RETURNS pipeline.event
+AS 'MODULE_PATHNAME', 'pipeline_event'
+LANGUAGE C STABLE PARALLEL UNSAFE COST 1;
+COMMENT ON FUNCTION pipeline._event(int) IS 'used by compiled statements: what a handler sees of an event beside its row';

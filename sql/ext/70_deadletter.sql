@@ -25,6 +25,9 @@ CREATE TABLE _pipeline.dead_letters (
 	queued bool NOT NULL DEFAULT false,
 	output text,
 	flaw text,
+	source_digest uuid,
+	removal_digest uuid,
+	superseded bool NOT NULL DEFAULT false,
 	CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
 	CONSTRAINT dead_letters_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE,
@@ -37,6 +40,11 @@ COMMENT ON TABLE _pipeline.dead_letters IS 'one row an event that was rejected o
 COMMENT ON COLUMN _pipeline.dead_letters.stage IS 'null: it failed in an output';
 COMMENT ON COLUMN _pipeline.dead_letters.output IS 'in which an event failed that got through all stages, if that is known';
 COMMENT ON COLUMN _pipeline.dead_letters.flaw IS 'why the row has no jsonb: event has its columns as text, or is null, and cannot be run again';
+COMMENT ON COLUMN _pipeline.dead_letters.source_digest IS 'of the key of the source row, in a pipeline with upsert outputs';
+COMMENT ON COLUMN _pipeline.dead_letters.removal_digest IS 'of the key of the source row before the event, as long as what that produced is still to be removed';
+COMMENT ON COLUMN _pipeline.dead_letters.superseded IS 'a later event changed the source row: run again, it does nothing to upsert outputs';
 COMMENT ON COLUMN _pipeline.dead_letters.queued IS 'to be run again by the worker between two batches';
 CREATE INDEX dead_letters_queued_idx ON _pipeline.dead_letters (pipeline_id, commit_lsn, seq) WHERE queued;
+CREATE INDEX dead_letters_source_idx ON _pipeline.dead_letters (pipeline_id, source_digest) WHERE state = 'open' AND source_digest IS NOT NULL;
+CREATE INDEX dead_letters_removal_idx ON _pipeline.dead_letters (pipeline_id, removal_digest) WHERE state = 'open' AND removal_digest IS NOT NULL;
 CREATE INDEX dead_letters_open_idx ON _pipeline.dead_letters (pipeline_id, failed_at) WHERE state = 'open';

@@ -10,6 +10,7 @@ SELECT p.name AS pipeline,
 	p.partition_by,
 	p.workers,
 	p.lineage,
+	p.on_schema_change,
 	p.search_path,
 	p.running AND _pipeline.is_here(p.system_identifier, p.database) AS running,
 	p.version,
@@ -75,6 +76,7 @@ SELECT p.name AS pipeline,
 		WHEN x.lost THEN 'lost'
 		WHEN NOT p.running THEN 'stopped'
 		WHEN d.state IS DISTINCT FROM 'ready' OR w.state IS NULL THEN 'starting'
+		WHEN x.pause IS NOT NULL THEN 'paused'
 		ELSE w.state
 	END AS state,
 	coalesce(w.workers, 0)::int AS workers,
@@ -100,11 +102,13 @@ SELECT p.name AS pipeline,
 		WHEN x.lost AND w.state IS DISTINCT FROM 'lost' THEN pg_catalog.format(
 			'the replication slot that held the position of the pipeline is gone (hint: SELECT pipeline.start(%L, skip_to_now => true); goes on from now and leaves out what was committed in between.)',
 			p.name)
+		WHEN x.pause IS NOT NULL THEN pg_catalog.format('%s (hint: SELECT pipeline.accept_schema(%L);)', x.pause, p.name)
 		ELSE w.last_error
 	END AS last_error,
 	CASE
 		WHEN d.state = 'failed' THEN d.last_error_at
 		WHEN x.lost AND w.state IS DISTINCT FROM 'lost' THEN NULL
+		WHEN x.pause IS NOT NULL THEN z.since
 		ELSE w.last_error_at
 	END AS last_error_at,
 	b.bytes AS backlog_bytes
@@ -145,13 +149,16 @@ FROM _pipeline.pipelines p
 		FROM _pipeline.backlog q
 		WHERE q.pipeline_id = p.pipeline_id
 	) b
+	LEFT JOIN _pipeline.schema_pauses z ON z.pipeline_id = p.pipeline_id
 	CROSS JOIN LATERAL (
 		SELECT CASE
 			WHEN w.caught_up THEN greatest(w.processed_lsn, d.decoded_lsn)
 			ELSE coalesce(w.processed_lsn, k.commit_lsn)
 		END AS processed_lsn,
 		-- 0/0: capture has said so; it may not have seen yet what pg_restore brought
-		p.born AND (p.slot_lsn = '0/0' OR p.slot_lsn <> d.slot_lsn) IS TRUE AS lost
+		p.born AND (p.slot_lsn = '0/0' OR p.slot_lsn <> d.slot_lsn) IS TRUE AS lost,
+		-- also without a process, as after a restart when nothing came since
+		CASE WHEN p.running AND w.state IN ('running', 'catching up', 'starting', 'waiting') THEN z.what END AS pause
 	) x
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.status IS 'how each pipeline stands';
@@ -272,11 +279,30 @@ SELECT d.id,
 	d.attempts,
 	d.state,
 	d.queued,
-	d.output
+	d.output,
+	d.superseded
 FROM _pipeline.dead_letters d
 	JOIN _pipeline.pipelines p ON p.pipeline_id = d.pipeline_id
 WHERE _pipeline.may_see_payload(p.owner);
 COMMENT ON VIEW pipeline.dead_letters IS 'events that were rejected or failed, with all that is needed to run them again';
+
+CREATE VIEW pipeline.schema_events WITH (security_barrier) AS
+SELECT e.id,
+	p.name AS pipeline,
+	e.source,
+	e.commit_lsn,
+	e.xid,
+	e.committed_at,
+	e.change,
+	e.column_name,
+	e.old_type,
+	e.new_type,
+	CASE WHEN e.pauses THEN 'pause' ELSE 'adapt' END AS action,
+	e.state
+FROM _pipeline.schema_events e
+	JOIN _pipeline.pipelines p ON p.pipeline_id = e.pipeline_id
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.schema_events IS 'changes of sources, and what became of the pipelines because of them';
 
 -- Of a pipeline that is gone only operators and admins see the past.
 CREATE VIEW pipeline.audit_log WITH (security_barrier) AS

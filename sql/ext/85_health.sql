@@ -222,7 +222,7 @@ FROM _pipeline.patients h
 WHERE h.running AND u.handler NOT LIKE 'pg\_catalog.%'
 	AND NOT EXISTS (
 		SELECT FROM pg_catalog.pg_proc f
-		WHERE f.pronargs = 1 AND f.pronamespace <> 'pg_catalog'::regnamespace
+		WHERE f.pronargs IN (1, 2) AND f.pronamespace <> 'pg_catalog'::regnamespace
 			AND f.oid::regprocedure::text = u.handler);
 COMMENT ON VIEW _pipeline.needs IS 'health: what a started pipeline needs and has not';
 
@@ -244,9 +244,10 @@ SELECT CASE
 		WHEN h.state = 'waiting' THEN
 			pg_catalog.format('ALTER SYSTEM SET max_worker_processes = %s; -- then restart the server', pg_catalog.current_setting('max_worker_processes')::int + 8)
 		WHEN h.state = 'lost' THEN pg_catalog.format('SELECT pipeline.start(%L, skip_to_now => true);', h.name)
+		WHEN h.state = 'paused' AND h.sqlstate = '55000' THEN h.hint
 		WHEN h.state = 'paused' AND h.sqlstate = '53400' THEN
 			pg_catalog.format('SELECT pipeline.redrive(%1$L); -- when it is mended, or SELECT pipeline.discard(%2$s, ids, why);', h.name, _pipeline.remark(pg_catalog.quote_literal(h.name)))
-		WHEN h.hint ~ '^(GRANT (SELECT|INSERT|USAGE|EXECUTE) ON|ALTER TABLE \S+ ADD COLUMN) [^;\r\n]+;' THEN
+		WHEN h.hint ~ '^(GRANT (SELECT|INSERT|USAGE|EXECUTE) ON|ALTER TABLE \S+ (ADD COLUMN|REPLICA IDENTITY)) [^;\r\n]+;' THEN
 			pg_catalog.regexp_replace(_pipeline.remark(h.hint), '; (?=\S)', '; -- ')
 		ELSE coalesce(
 			CASE WHEN h.sqlstate = '42501' THEN _pipeline.missing_grant(h.message, h.owner) END,
@@ -326,6 +327,11 @@ UNION ALL
 SELECT 'error', n.pipeline, n.what, CASE WHEN h.state = 'failed' AND h.sqlstate = n.sqlstate THEN h.since END, n.hint
 FROM _pipeline.needs n
 	JOIN _pipeline.patients h ON h.pipeline_id = n.pipeline_id
+UNION ALL
+SELECT 'error', h.name, z.what, z.since, pg_catalog.format('SELECT pipeline.accept_schema(%L);', h.name)
+FROM _pipeline.schema_pauses z
+	JOIN _pipeline.patients h ON h.pipeline_id = z.pipeline_id
+WHERE h.state = 'paused' AND NOT h.by_worker
 UNION ALL
 SELECT 'warning', pipeline, what, since, hint FROM _pipeline.warnings;
 COMMENT ON VIEW _pipeline.problems IS 'health: all of them, for each reader those of the pipelines it may see';

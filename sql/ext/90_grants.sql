@@ -14,6 +14,7 @@ GRANT SELECT ON pipeline.stage_stats TO PUBLIC;
 GRANT SELECT ON pipeline.lineage TO PUBLIC;
 GRANT SELECT ON pipeline.batches TO PUBLIC;
 GRANT SELECT ON pipeline.dead_letters TO PUBLIC;
+GRANT SELECT ON pipeline.schema_events TO PUBLIC;
 GRANT SELECT ON pipeline.audit_log TO PUBLIC;
 
 REVOKE ALL ON FUNCTION _pipeline.installed() FROM PUBLIC;

@@ -35,9 +35,8 @@
 #include "api/check.h"
 #include "catalog/handler.h"
 #include "catalog/names.h"
-#include "catalog/shape.h"
 #include "catalog/sql.h"
-#include "catalog/target.h"
+#include "worker/compile.h"
 
 static bool has_privilege(const char *sql, Oid owner, Oid object);
 static Relation open_relation(Oid relid, const char *role_of_it,
@@ -45,6 +44,8 @@ static Relation open_relation(Oid relid, const char *role_of_it,
 static void refuse_kind(Relation rel, const char *role_of_it,
 						const char *current, const char *needed,
 						const char *hint) pg_attribute_noreturn();
+static void refuse_other_sources(Relation rel);
+static void require_logged_partitions(Relation rel);
 static char *qualified_name(Relation rel);
 static const char *quoted_role(Oid owner);
 static void require_schema(Relation rel, Oid owner);
@@ -157,27 +158,22 @@ has_privilege(const char *sql, Oid owner, Oid object)
 }
 
 /*
- * Can this relation be the source of a pipeline of owner?  Errors: 42P01,
- * 42809 for what is no table, 0A000 for partitioned ones, 42501.
+ * Can this relation be the source of a pipeline of owner?  Of a partitioned
+ * table the rows of all partitions are, without a privilege on these.  Errors:
+ * 42P01, 42809 for what is no table or leaves no trace in the WAL, 42501.
  */
 void
 ppl_check_source(Oid relid, Oid owner)
 {
 	Relation	rel = open_relation(relid, "source", NULL);
 
-	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("partitioned table \"%s\" cannot be a source yet",
-						RelationGetRelationName(rel)),
-				 errdetail("A source is an ordinary table for now."),
-				 errhint("Declare a pipeline for each partition.")));
-	if (rel->rd_rel->relkind != RELKIND_RELATION)
-		refuse_kind(rel, "source", "no table", "an ordinary table",
-					"Name the table that the rows are inserted into.");
+	refuse_other_sources(rel);
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
 		refuse_kind(rel, "source", "unlogged", "a logged table, whose rows are in the WAL",
-					psprintf("ALTER TABLE %s SET LOGGED;", qualified_name(rel)));
+					rel->rd_rel->relkind == RELKIND_RELATION ?
+					psprintf("ALTER TABLE %s SET LOGGED;", qualified_name(rel)) :
+					"Create it without UNLOGGED.");
+	require_logged_partitions(rel);
 	require_schema(rel, owner);
 	if (pg_class_aclcheck(relid, owner, ACL_SELECT) != ACLCHECK_OK &&
 		pg_attribute_aclcheck_all(relid, owner, ACL_SELECT,
@@ -191,6 +187,34 @@ ppl_check_source(Oid relid, Oid owner)
 				 errdetail("A pipeline sees every row of its source, so its owner must not be subject to row security there."),
 				 errhint("ALTER ROLE %s BYPASSRLS;", quoted_role(owner))));
 	relation_close(rel, NoLock);
+}
+
+/* Only the rows of tables are in the log. */
+static void
+refuse_other_sources(Relation rel)
+{
+	const char *needed = "an ordinary or partitioned table";
+
+	switch (rel->rd_rel->relkind)
+	{
+		case RELKIND_RELATION:
+		case RELKIND_PARTITIONED_TABLE:
+			return;
+		case RELKIND_VIEW:
+			refuse_kind(rel, "source", "a view", needed,
+						"A view has no rows of its own: name the table that they are in, and look up the rest in a stage.");
+		case RELKIND_MATVIEW:
+			refuse_kind(rel, "source", "a materialized view", needed,
+						"A refresh replaces it as a whole and is no event: name the table that its rows come from.");
+		case RELKIND_FOREIGN_TABLE:
+			refuse_kind(rel, "source", "a foreign table", needed,
+						"Its rows are not in the log of this server: declare the pipeline where they are.");
+		case RELKIND_SEQUENCE:
+			refuse_kind(rel, "source", "a sequence", needed,
+						"A sequence has no rows: name the table that uses its values.");
+	}
+	refuse_kind(rel, "source", "no table", needed,
+				"Name the table that the rows are inserted into.");
 }
 
 /*
@@ -207,7 +231,10 @@ ppl_check_target(Oid relid, Oid owner, const char *output)
 		refuse_kind(rel, "target", "no table", "an ordinary or partitioned table",
 					"Name the table that the rows shall be inserted into.");
 	require_schema(rel, owner);
-	require_relation(rel, owner, ACL_INSERT, "INSERT");
+	/* of which columns, ppl_target_resolve knows */
+	if (pg_attribute_aclcheck_all(relid, owner, ACL_INSERT,
+								  ACLMASK_ANY) != ACLCHECK_OK)
+		require_relation(rel, owner, ACL_INSERT, "INSERT");
 	require_key(rel, owner);
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
 		ereport(WARNING,
@@ -215,6 +242,40 @@ ppl_check_target(Oid relid, Oid owner, const char *output)
 				 errdetail("A crash of the server empties it, and the pipeline does not fill it again."),
 				 errhint("ALTER TABLE %s SET LOGGED;", qualified_name(rel))));
 	relation_close(rel, NoLock);
+}
+
+/*
+ * Rows of an unlogged partition and of a foreign one are not in the WAL, so they
+ * could never be events.
+ */
+static void
+require_logged_partitions(Relation rel)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(RelationGetRelid(rel))),
+	};
+	PplSqlResult *rows =
+	ppl_sql_run("SELECT c.oid::regclass::text, c.relkind = 'f',"
+				" t.parentrelid::regclass::text"
+				" FROM pg_partition_tree($1) t JOIN pg_class c ON c.oid = t.relid"
+				" WHERE t.isleaf AND t.level > 0"
+				" AND (c.relkind = 'f' OR c.relpersistence = 'u')"
+				" ORDER BY 1 LIMIT 1",
+				lengthof(args), args);
+
+	if (rows->nrows == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("\"%s\" cannot be a source",
+					RelationGetRelationName(rel)),
+			 errdetail("Its partition %s is %s, needed are logged tables, whose rows are in the WAL.",
+					   ppl_sql_text(rows, 0, 0),
+					   ppl_sql_bool(rows, 0, 1) ? "a foreign table" : "unlogged"),
+			 ppl_sql_bool(rows, 0, 1) ?
+			 errhint("ALTER TABLE %s DETACH PARTITION %s;",
+					 ppl_sql_text(rows, 0, 2), ppl_sql_text(rows, 0, 0)) :
+			 errhint("ALTER TABLE %s SET LOGGED;", ppl_sql_text(rows, 0, 0))));
 }
 
 /* Open a relation that a worker could open too. */
@@ -342,7 +403,10 @@ ppl_check_circle(const PplPipeline *pipeline, Oid target)
 		ppl_sql_arg_text(pipeline->name),
 	};
 
-	/* a row inserted into a partitioned table is an event of its partition */
+	/*
+	 * A row inserted into a partitioned table is an event of its partition,
+	 * and one inserted into a partition an event of all above it.
+	 */
 	PplSqlResult *rows =
 	ppl_sql_run("WITH RECURSIVE walk (relid, path, seen) AS ("
 				" SELECT $2, format('%s -> %s (pipeline %I)',"
@@ -353,11 +417,13 @@ ppl_check_circle(const PplPipeline *pipeline, Oid target)
 				" FROM walk w"
 				" JOIN " PPL_PIPELINES " p ON p.source = w.relid"
 				"  OR p.source IN (SELECT t.relid FROM pg_partition_tree(w.relid) t)"
+				"  OR p.source IN (SELECT a.relid FROM pg_partition_ancestors(w.relid) a)"
 				" JOIN " PPL_OUTPUTS " o ON o.pipeline_id = p.pipeline_id"
 				" WHERE o.target <> ALL (w.seen))"
 				" SELECT w.path FROM walk w"
 				" WHERE w.relid = $1"
 				"  OR $1 IN (SELECT t.relid FROM pg_partition_tree(w.relid) t)"
+				"  OR $1 IN (SELECT a.relid FROM pg_partition_ancestors(w.relid) a)"
 				" ORDER BY cardinality(w.seen), w.path LIMIT 1",
 				lengthof(args), args);
 
@@ -378,22 +444,14 @@ ppl_check_circle(const PplPipeline *pipeline, Oid target)
 }
 
 /*
- * Do the stages and outputs of a definition still fit together, and its
- * outputs their targets?  Errors: those of the checks in catalog.
+ * Do the stages and outputs of a definition still fit together, its outputs
+ * their targets, and the source what is asked of it?  Errors: those of compiling
+ * it.
  */
 void
 ppl_check_chain(const PplPipeline *pipeline)
 {
-	PplShape   *rows = ppl_shape_after_stages(pipeline);
-	ListCell   *lc;
-
-	foreach(lc, pipeline->outputs)
-	{
-		PplOutput  *output = lfirst(lc);
-		PplShape   *shaped = ppl_shape_after_transform(pipeline, rows, output);
-
-		(void) ppl_target_resolve(pipeline, shaped, output);
-	}
+	ppl_compile_check(pipeline);
 }
 
 /*

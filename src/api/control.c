@@ -6,7 +6,8 @@
  * definition and into the WAL in the caller's transaction, and holds from its
  * commit on: capture reads the message at its place among the commits, so
  * that exactly the rows committed after a first start are events.  Each call
- * waits for the batch under way, for the slot, and for nothing else.
+ * waits for the batch under way, for the slot, and for nothing else; a first start
+ * also for batches of others that write the source as if nobody read it.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -25,11 +26,14 @@
 #include "api/args.h"
 #include "api/check.h"
 #include "api/preflight.h"
+#include "api/upserts.h"
 #include "backlog/store.h"
 #include "base/control.h"
 #include "base/shm.h"
 #include "catalog/adopt.h"
+#include "catalog/layout.h"
 #include "catalog/names.h"
+#include "catalog/own.h"
 #include "catalog/sql.h"
 
 PPL_FUNCTION(pipeline_start);
@@ -72,7 +76,9 @@ pipeline_start(PG_FUNCTION_ARGS)
 		take_place(pipeline);
 	if (!pipeline->born || skip_to_now)
 	{
+		ppl_own_lock_source(pipeline->source);
 		give_birth(pipeline, db->slot_lsn);
+		ppl_upserts_begin_anew(pipeline);
 		emit(pipeline, PPL_CONTROL_BIRTH);
 
 		/* the word of these may be in the gap, or in another server's WAL */
@@ -175,6 +181,7 @@ check_startable(const PplPipeline *pipeline)
 		ppl_check_target(output->target, pipeline->owner, output->name);
 	}
 	ppl_check_chain(pipeline);
+	ppl_upserts_settle(pipeline);
 }
 
 /*
@@ -227,6 +234,7 @@ give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn)
 					   " WHERE pipeline_id = $1",
 					   lengthof(id), id);
 	ppl_backlog_clear(pipeline->pipeline_id);
+	ppl_layout_store(pipeline->pipeline_id);
 	(void) ppl_sql_run("UPDATE " PPL_PIPELINES
 					   " SET running = true, born = true,"
 					   " system_identifier = $2, database = $3, slot_lsn = $4"

@@ -28,13 +28,17 @@
 #include "api/args.h"
 #include "api/check.h"
 #include "api/preflight.h"
+#include "api/upserts.h"
 #include "base/event.h"
 #include "base/control.h"
 #include "catalog/names.h"
+#include "catalog/source.h"
 #include "catalog/sql.h"
 
 #define MAX_NAME_BYTES 1024
 #define MAX_TIMEOUT_DAYS 24		/* in milliseconds it must fit an int */
+
+static const char *const operation_words[] = {"insert", "update", "delete", "truncate"};
 
 PPL_FUNCTION(pipeline_create_pipeline);
 PPL_FUNCTION(pipeline_add_stage);
@@ -48,13 +52,14 @@ static void check_word(const char *what, const char *word, int nwords,
 					   const char *const *words);
 static void refuse_yet(const char *what, const char *current,
 					   const char *needed) pg_attribute_noreturn();
-static void check_operations(List *operations);
+static uint16 check_operations(List *words);
+static PplSqlArg operations_arg(uint16 operations);
 static void check_columns(Oid relid, List *columns);
 static void check_positive(const char *what, int value);
 static void check_stage_options(FunctionCallInfo fcinfo);
 static void check_timeout(const Interval *timeout);
 static char *handler_signature(FunctionCallInfo fcinfo, int argno);
-static void check_output_options(FunctionCallInfo fcinfo);
+static char *output_mode(FunctionCallInfo fcinfo, const PplPipeline *pipeline);
 static void finish_change(PplPipeline *pipeline, bool check);
 static PplSqlArg text_array_arg(FunctionCallInfo fcinfo, int argno);
 static void refuse_unknown(const char *what, const char *name,
@@ -64,18 +69,21 @@ static void check_unread(const PplPipeline *pipeline);
 
 /*
  * pipeline.create_pipeline(name text, source regclass, operations text[],
- *		consistency text, partition_by text[], workers int, lineage text)
+ *		consistency text, partition_by text[], workers int, lineage text,
+ *		on_schema_change text)
  */
 Datum
 pipeline_create_pipeline(PG_FUNCTION_ARGS)
 {
 	static const char *const consistencies[] = {"strong", "causal", "eventual"};
 	static const char *const lineages[] = {"row", "none"};
+	static const char *const policies[] = {"adapt", "pause", "dead_letter"};
 	char	   *name = ppl_args_text(fcinfo, 0, "name");
 	Oid			source = ppl_args_oid(fcinfo, 1, "source");
 	char	   *consistency = ppl_args_text(fcinfo, 3, "consistency");
 	int			workers = ppl_args_int(fcinfo, 5, "workers");
 	char	   *lineage = ppl_args_text(fcinfo, 6, "lineage");
+	char	   *policy = ppl_args_text(fcinfo, 7, "on_schema_change");
 	PplPipeline pipeline = {0};
 	PplSqlResult *rows;
 
@@ -83,15 +91,20 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 
 	check_name("pipeline", name);
 	ppl_args_require(fcinfo, 2, "operations");
-	check_operations(ppl_args_text_array(fcinfo, 2, "operations"));
+	pipeline.operations =
+		check_operations(ppl_args_text_array(fcinfo, 2, "operations"));
 	check_word("consistency", consistency, lengthof(consistencies), consistencies);
 	if (strcmp(consistency, "strong") != 0)
 		refuse_yet("consistency", consistency, "strong");
 	check_word("lineage", lineage, lengthof(lineages), lineages);
+	check_word("on_schema_change", policy, lengthof(policies), policies);
+	if (strcmp(policy, "dead_letter") == 0)
+		refuse_yet("on_schema_change", policy, "adapt or pause");
 	check_positive("workers", workers);
 	if (workers > 1)
 		refuse_yet("workers", psprintf("%d", workers), "1");
 	ppl_check_source(source, GetUserId());
+	ppl_source_check(source, pipeline.operations, false, true);
 	check_columns(source, ppl_args_text_array(fcinfo, 4, "partition_by"));
 
 	{
@@ -99,18 +112,19 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(name),
 			ppl_sql_arg(OIDOID, ObjectIdGetDatum(GetUserId())),
 			ppl_sql_arg(OIDOID, ObjectIdGetDatum(source)),
-			text_array_arg(fcinfo, 2),
+			operations_arg(pipeline.operations),
 			ppl_sql_arg_text(consistency),
 			text_array_arg(fcinfo, 4),
 			ppl_sql_arg_int(workers),
 			ppl_sql_arg_text(lineage),
 			ppl_sql_arg_text(ppl_check_current_path()),
+			ppl_sql_arg_text(policy),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_PIPELINES
 						   " (name, owner, source, operations, consistency,"
-						   " partition_by, workers, lineage, search_path)"
-						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+						   " partition_by, workers, lineage, search_path, on_schema_change)"
+						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 						   " ON CONFLICT (name) DO NOTHING"
 						   " RETURNING pipeline_id",
 						   lengthof(args), args);
@@ -177,23 +191,40 @@ refuse_yet(const char *what, const char *current, const char *needed)
 			 errhint("Use %s %s.", what, needed)));
 }
 
-static void
-check_operations(List *operations)
+/* The bits for some words; one that comes twice is no error. */
+static uint16
+check_operations(List *words)
 {
-	static const char *const words[] = {"insert", "update", "delete", "truncate"};
+	uint16		operations = 0;
 	ListCell   *lc;
 
-	if (operations == NIL)
+	if (words == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("operations must not be empty"),
 				 errhint("Use operations => '{insert}'.")));
-	foreach(lc, operations)
+	foreach(lc, words)
 	{
-		check_word("operation", lfirst(lc), lengthof(words), words);
-		if (ppl_definition_operation(lfirst(lc)) != PPL_OP_INSERT)
-			refuse_yet("operation", lfirst(lc), "insert");
+		check_word("operation", lfirst(lc), lengthof(operation_words),
+				   operation_words);
+		operations |= ppl_definition_operation(lfirst(lc));
 	}
+	return operations;
+}
+
+/* Each word once, in one order. */
+static PplSqlArg
+operations_arg(uint16 operations)
+{
+	PplSqlArg	words[lengthof(operation_words)];
+	int			n = 0;
+
+	for (int i = 0; i < lengthof(operation_words); i++)
+	{
+		if (operations & ppl_definition_operation(operation_words[i]))
+			words[n++] = ppl_sql_arg_text(operation_words[i]);
+	}
+	return ppl_sql_arg_array(words, n);
 }
 
 static void
@@ -376,7 +407,10 @@ finish_change(PplPipeline *pipeline, bool check)
 {
 	*pipeline = *ppl_access_reload(pipeline);
 	if (check)
+	{
 		ppl_check_chain(pipeline);
+		ppl_upserts_settle(pipeline);
+	}
 	ppl_access_announce(pipeline);
 }
 
@@ -400,14 +434,17 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 	char	   *target_name;
 	char	   *name = ppl_args_text_or_null(fcinfo, 2);
 	char	   *transform;
+	char	   *mode;
 	PplPipeline *pipeline;
 	PplSqlResult *rows;
 
 	PreventCommandIfReadOnly("pipeline.add_output");
-	check_output_options(fcinfo);
+	if (ppl_args_bool(fcinfo, 6, "isolate"))
+		refuse_yet("isolate", "true", "false");
 	transform = handler_signature(fcinfo, 3);
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
+	mode = output_mode(fcinfo, pipeline);
 	if (transform != NULL)
 		ppl_check_same_path(pipeline);
 	ppl_definition_lock(0, ExclusiveLock);
@@ -428,12 +465,14 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(transform),
 			ppl_sql_arg_int(pipeline->version),
 			ppl_sql_arg_text(target_name),
+			ppl_sql_arg_text(mode),
+			text_array_arg(fcinfo, 5),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_OUTPUTS
 						   " (pipeline_id, name, target, transform, mode,"
-						   " isolate, since, target_name)"
-						   " VALUES ($1, $2, $3, $4, 'append', false, $5, $6)"
+						   " isolate, since, target_name, key)"
+						   " VALUES ($1, $2, $3, $4, $7, false, $5, $6, $8)"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING output_id",
 						   lengthof(args), args);
@@ -457,7 +496,7 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 						   lengthof(args), args);
 	}
 	ppl_access_audit(pipeline, "add_output", "output", name,
-					 "target", target_name,
+					 "target", target_name, "mode", mode,
 					 "transform", transform, NULL);
 	finish_change(pipeline, true);
 	if (transform != NULL)
@@ -465,24 +504,32 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* Check mode, key and isolate. */
-static void
-check_output_options(FunctionCallInfo fcinfo)
+/*
+ * The mode of a new output: upsert where rows of the source may change or go.
+ */
+static char *
+output_mode(FunctionCallInfo fcinfo, const PplPipeline *pipeline)
 {
 	static const char *const modes[] = {"append", "upsert"};
 	char	   *mode = ppl_args_text_or_null(fcinfo, 4);
 
 	if (mode != NULL)
 		check_word("mode", mode, lengthof(modes), modes);
-	if (mode != NULL && strcmp(mode, "append") != 0)
-		refuse_yet("mode", mode, "append");
-	if (!PG_ARGISNULL(5))
+	else if (pipeline->operations & (PPL_OP_UPDATE | PPL_OP_DELETE))
+		mode = "upsert";
+	else
+		mode = "append";
+	if (!PG_ARGISNULL(5) && strcmp(mode, "append") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("an output of mode append has no key"),
-				 errhint("Leave key out.")));
-	if (ppl_args_bool(fcinfo, 6, "isolate"))
-		refuse_yet("isolate", "true", "false");
+				 errhint("Leave key out, or use mode => 'upsert'.")));
+	if (!PG_ARGISNULL(5) && ppl_args_text_array(fcinfo, 5, "key") == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("key must not be empty"),
+				 errhint("Leave key out to use the primary key of the target.")));
+	return mode;
 }
 
 /*
@@ -552,7 +599,10 @@ pipeline_drop_output(PG_FUNCTION_ARGS)
 					" counts AS ("
 					" DELETE FROM " PPL_COUNTS
 					" WHERE pipeline_id = $1"
-					" AND output_id IN (SELECT output_id FROM gone))"
+					" AND output_id IN (SELECT output_id FROM gone)),"
+					" kept AS ("
+					" DELETE FROM " PPL_KEPT
+					" WHERE output_id IN (SELECT output_id FROM gone))"
 					" SELECT output_id FROM gone",
 					lengthof(args), args);
 
@@ -601,7 +651,14 @@ pipeline_drop_pipeline(PG_FUNCTION_ARGS)
 	{
 		PplSqlArg	args[] = {ppl_sql_arg_int(pipeline->pipeline_id)};
 
-		(void) ppl_sql_run("DELETE FROM " PPL_PIPELINES
+		(void) ppl_sql_run("WITH kept AS ("
+						   " DELETE FROM " PPL_KEPT
+						   " WHERE output_id IN (SELECT output_id FROM " PPL_OUTPUTS
+						   "  WHERE pipeline_id = $1)),"
+						   " schema AS ("
+						   " DELETE FROM " PPL_SCHEMA_EVENTS
+						   " WHERE pipeline_id = $1)"
+						   " DELETE FROM " PPL_PIPELINES
 						   " WHERE pipeline_id = $1",
 						   lengthof(args), args);
 	}
@@ -625,7 +682,8 @@ check_unread(const PplPipeline *pipeline)
 				" FROM " PPL_OUTPUTS " o"
 				" JOIN " PPL_PIPELINES " p ON p.pipeline_id <> $1"
 				" AND (p.source = o.target OR p.source IN"
-				"  (SELECT t.relid FROM pg_partition_tree(o.target) t))"
+				"  (SELECT t.relid FROM pg_partition_tree(o.target) t) OR p.source IN"
+				"  (SELECT a.relid FROM pg_partition_ancestors(o.target) a))"
 				" WHERE o.pipeline_id = $1",
 				lengthof(args), args);
 	char	   *readers = ppl_sql_text(rows, 0, 0);

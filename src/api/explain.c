@@ -58,8 +58,19 @@ pipeline_explain(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	ppl_owner_begin(&saved, pipeline->owner, pipeline->search_path);
-	statement = ppl_compile(pipeline, pipeline->version);
+	statement = ppl_compile(pipeline, pipeline->version, false);
 	put_statement(result, statement->sql);
+	for (int i = 0; i < statement->noutputs; i++)
+	{
+		const PplUpsert *upsert = statement->upserts[i];
+
+		if (upsert == NULL)
+			continue;
+		put_line(result, "");
+		put_line(result, psprintf("then, for output \"%s\"", upsert->output->name));
+		put_statement(result, upsert->remove_sql);
+		put_statement(result, upsert->insert_sql);
+	}
 	put_plan(result, "plan for small batches", statement, SMALL_BATCH);
 	put_plan(result, "plan for large batches", statement, LARGE_BATCH);
 	ppl_owner_end(&saved);
@@ -78,6 +89,8 @@ put_statement(ReturnSetInfo *result, const char *sql)
 		put_line(result, copy);
 		copy = end + 1;
 	}
+	if (copy[0] != '\0')
+		put_line(result, copy);
 }
 
 static void

@@ -34,6 +34,7 @@ typedef struct Unfold
 
 static void unfold_row(const PplLineageHeader *header,
 					   const PplLineageRow *row, void *arg);
+static const char *reason_of(const PplLineageRow *row);
 static Jsonb *key_object(int nkeys, const PplLineageColumn *columns,
 						 const PplLineageValue *values);
 static void set_json_value(JsonbValue *result, PplLineageKind kind,
@@ -83,6 +84,7 @@ unfold_row(const PplLineageHeader *header, const PplLineageRow *row, void *arg)
 	MemoryContext old_context = CurrentMemoryContext;
 	Datum		values[UNFOLD_COLUMNS] = {0};
 	bool		nulls[UNFOLD_COLUMNS] = {0};
+	const char *reason;
 
 	if (unfold->event != row->event)
 	{
@@ -105,9 +107,10 @@ unfold_row(const PplLineageHeader *header, const PplLineageRow *row, void *arg)
 	values[6] = PointerGetDatum(unfold->source_key);
 	nulls[6] = unfold->source_key == NULL;
 	values[7] = CStringGetTextDatum(outcome_name(row->outcome));
-	nulls[8] = row->reason == NULL;
-	if (row->reason != NULL)
-		values[8] = CStringGetTextDatum(row->reason);
+	reason = reason_of(row);
+	nulls[8] = reason == NULL;
+	if (reason != NULL)
+		values[8] = CStringGetTextDatum(reason);
 	values[9] = CStringGetTextDatum(output->name);
 	nulls[10] = row->output_key == NULL;
 	if (row->output_key != NULL)
@@ -119,6 +122,24 @@ unfold_row(const PplLineageHeader *header, const PplLineageRow *row, void *arg)
 						 values, nulls);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(unfold->row_context);
+}
+
+/* Why an event ended as it did, or why a row that it produced is not there. */
+static const char *
+reason_of(const PplLineageRow *row)
+{
+	if (row->outcome != PPL_LINEAGE_PRODUCED)
+		return row->reason;
+	switch (row->change)
+	{
+		case PPL_LINEAGE_WRITTEN:
+			return NULL;
+		case PPL_LINEAGE_SUPERSEDED:
+			return "superseded in batch";
+		case PPL_LINEAGE_REMOVED:
+			return "removed";
+	}
+	pg_unreachable();
 }
 
 /*

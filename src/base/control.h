@@ -18,10 +18,14 @@ typedef enum PplControlAction
 	PPL_CONTROL_REDRIVE,		/* dead letters are queued */
 	PPL_CONTROL_DROP,
 	PPL_CONTROL_BATCH,			/* this transaction is a batch of the pipeline */
-	PPL_CONTROL_DISCARD			/* dead letters were given up on */
+	PPL_CONTROL_DISCARD,		/* dead letters were given up on */
+	PPL_CONTROL_SCHEMA,			/* the source was changed */
+	PPL_CONTROL_ACCEPT			/* go on after a change of the source */
 } PplControlAction;
 
 #define PPL_CONTROL_VERSION	1
+
+#define PPL_CONTROL_PAUSES	0x01	/* of SCHEMA: stop before what follows */
 
 /* Payload of a control message in the WAL, and of a PPL_REC_CONTROL. */
 typedef struct PplControl
@@ -33,7 +37,7 @@ typedef struct PplControl
 	int32		version;		/* of the definition, from this change on */
 	Oid			source;
 	Oid			owner;
-	uint32		unused;
+	uint32		flags;			/* PPL_CONTROL_PAUSES */
 	uint64		secret;			/* proves that the extension wrote it */
 } PplControl;
 
@@ -49,9 +53,21 @@ extern void ppl_control_emit(PplControlAction action, int32 pipeline_id,
 							 uint16 operations);
 
 /*
+ * The same to tell a pipeline that its source was changed.
+ */
+extern void ppl_control_schema(int32 pipeline_id, Oid source, bool pauses);
+
+/*
  * Say that what this transaction writes from here on is the work of a batch:
  * the pipeline itself will not take it for events.  Assigns an xid.
  */
 extern void ppl_control_batch(int32 pipeline_id);
+
+/*
+ * Is this a control message, whoever wrote it?  size bytes at text are that of a
+ * message in the WAL.
+ */
+extern bool ppl_control_read(const char *prefix, const char *text, Size size,
+							 PplControl *control);
 
 #endif							/* PPL_CONTROL_H */

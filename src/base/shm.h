@@ -129,6 +129,8 @@ typedef struct PplConsumer
 	pg_atomic_uint64 pending_pos;	/* end of the last record meant for it */
 	pg_atomic_uint32 letters_xid;	/* transaction that was the last to
 									 * redrive or discard; written by capture */
+	pg_atomic_uint32 stops;		/* how often it was told to stop; written by
+								 * capture */
 	pg_atomic_uint64 confirm_lsn;	/* capture only: the slot may go up to
 									 * here */
 	/* statistics since the slot was taken */

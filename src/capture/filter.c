@@ -20,7 +20,6 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -29,6 +28,7 @@
 #include "base/guc.h"
 #include "base/shm.h"
 #include "capture/filter.h"
+#include "capture/route.h"
 #include "catalog/definition.h"
 
 /* A consumer as capture sees it. */
@@ -54,7 +54,6 @@ static struct
 	SnapshotData loaded;		/* what the definitions were read under */
 }			self;
 
-static void relcache_callback(Datum arg, Oid relid);
 static void keep_snapshot(Snapshot snapshot);
 static void give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin);
 static FilterConsumer *want(int32 pipeline_id, Oid source, Oid owner,
@@ -80,25 +79,7 @@ ppl_filter_init(void)
 	ctl.hcxt = self.context;
 	self.sources = hash_create("pipeline sources", 64, &ctl,
 							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	CacheRegisterRelcacheCallback(relcache_callback, (Datum) 0);
-}
-
-static void
-relcache_callback(Datum arg, Oid relid)
-{
-	HASH_SEQ_STATUS scan;
-	PplSource  *source;
-
-	if (OidIsValid(relid))
-	{
-		source = hash_search(self.sources, &relid, HASH_FIND, NULL);
-		if (source)
-			source->stale = true;
-		return;
-	}
-	hash_seq_init(&scan, self.sources);
-	while ((source = hash_seq_search(&scan)) != NULL)
-		source->stale = true;
+	ppl_route_init(self.context);
 }
 
 /*
@@ -203,30 +184,6 @@ ppl_filter_lookup(Oid relid)
 }
 
 /*
- * See to it that desc and schema_version are those of relation as it is under
- * the current (historic) snapshot.
- */
-void
-ppl_filter_check_schema(PplSource *source, Relation relation)
-{
-	MemoryContext oldcontext;
-
-	if (!source->stale)
-		return;
-	if (source->desc == NULL ||
-		!equalTupleDescs(source->desc, RelationGetDescr(relation)))
-	{
-		oldcontext = MemoryContextSwitchTo(self.context);
-		if (source->desc)
-			FreeTupleDesc(source->desc);
-		source->desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
-		source->schema_version++;
-		MemoryContextSwitchTo(oldcontext);
-	}
-	source->stale = false;
-}
-
-/*
  * Find or make the consumer of a definition, here and in shared memory.  That
  * it has a backlog is said in one with that it is there.
  */
@@ -308,10 +265,10 @@ count_operations(void)
 		{
 			memset(source, 0, sizeof(*source));
 			source->relid = consumer->source;
-			source->stale = true;
 		}
 		source->operations |= consumer->operations;
 	}
+	ppl_route_sources_changed();
 	pg_atomic_write_u32(&self.db->has_consumers, self.consumers != NIL);
 }
 
@@ -359,6 +316,7 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 			break;
 		case PPL_CONTROL_STOP:
 			shared->running = false;
+			pg_atomic_fetch_add_u32(&shared->stops, 1);
 			break;
 		case PPL_CONTROL_DROP:
 			shared->dropped = true;
@@ -366,10 +324,12 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 			break;
 		case PPL_CONTROL_REDRIVE:
 		case PPL_CONTROL_DISCARD:
+		case PPL_CONTROL_ACCEPT:
 			pg_atomic_write_u32(&shared->letters_xid, xid);
 			break;
 		case PPL_CONTROL_CHANGE:
 		case PPL_CONTROL_BATCH:
+		case PPL_CONTROL_SCHEMA:
 			break;
 	}
 	LWLockRelease(ppl_shared->lock);
@@ -406,7 +366,8 @@ give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin)
 static bool
 wakes(const PplConsumer *consumer, uint8 action)
 {
-	if (action == PPL_CONTROL_REDRIVE || action == PPL_CONTROL_DISCARD)
+	if (action == PPL_CONTROL_REDRIVE || action == PPL_CONTROL_DISCARD ||
+		action == PPL_CONTROL_ACCEPT)
 		return consumer->state == PPL_WORKER_PAUSED ||
 			consumer->state == PPL_WORKER_FAILED ||
 			consumer->state == PPL_WORKER_RETRYING;

@@ -5,8 +5,7 @@
 #ifndef PPL_FILTER_H
 #define PPL_FILTER_H
 
-#include "access/tupdesc.h"
-#include "utils/rel.h"
+#include "nodes/pg_list.h"
 
 #include "spool/format.h"
 
@@ -15,18 +14,17 @@ typedef struct PplSource
 {
 	Oid			relid;			/* hash key */
 	uint16		operations;		/* union over the consumers; 0 = not wanted */
-	bool		stale;			/* compare the columns at the next change */
 	bool		touched;		/* records since the last publication */
 	bool		unfinished;		/* records of this transaction were published */
-	uint32		schema_version;
-	TupleDesc	desc;			/* columns of schema_version, or NULL */
+	uint32		schema_version; /* the last one that was given (route.c) */
+	List	   *schemas;		/* PplSchemaVersion *, all with the same
+								 * columns */
 	PplSpoolPos last_pos;		/* end of its last record */
 } PplSource;
 
 extern void ppl_filter_init(void);
 extern void ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start);
 extern PplSource *ppl_filter_lookup(Oid relid);
-extern void ppl_filter_check_schema(PplSource *source, Relation relation);
 extern void ppl_filter_control(const PplControl *control, TransactionId xid,
 							   XLogRecPtr commit_lsn, PplSpoolPos begin,
 							   PplSpoolPos end);

@@ -32,7 +32,7 @@ static const char *const note_sql =
 "  FROM (SELECT pipeline_id, slot_lsn FROM " PPL_PIPELINES
 "    WHERE born AND system_identifier = $1 AND database = $2"
 "      AND slot_lsn NOT IN ($3, '0/0')"
-"    FOR UPDATE SKIP LOCKED) old"
+"    FOR NO KEY UPDATE SKIP LOCKED) old"
 "  WHERE p.pipeline_id = old.pipeline_id"
 "  RETURNING p.pipeline_id, p.name, old.slot_lsn)"
 " INSERT INTO " PPL_AUDIT_LOG " (who, action, pipeline_id, pipeline, detail)"

@@ -12,9 +12,6 @@
 #include "postgres.h"
 #include "base/compat.h"
 
-#include "access/detoast.h"
-#include "access/htup_details.h"
-#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "replication/logical.h"
@@ -27,8 +24,11 @@
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/control.h"
+#include "base/mark.h"
 #include "capture/filter.h"
 #include "capture/plugin.h"
+#include "capture/route.h"
+#include "capture/row.h"
 
 #define PPL_PUBLISH_BYTES	(64 * 1024)
 #define PPL_PUBLISH_US		500
@@ -51,9 +51,11 @@ static struct
 static PplSpoolPos publish(bool within);
 static void startup(LogicalDecodingContext *ctx, OutputPluginOptions *options,
 					bool is_init);
+static bool filter_origin(LogicalDecodingContext *ctx, RepOriginId origin);
 static void begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn);
 static void change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 				   Relation relation, ReorderBufferChange *change);
+static void append(const PplRoute *route, PplSpoolChange *record);
 static void truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 							int nrelations, Relation relations[],
 							ReorderBufferChange *change);
@@ -72,6 +74,7 @@ _PG_output_plugin_init(OutputPluginCallbacks *cb)
 	cb->truncate_cb = truncate_tables;
 	cb->message_cb = message;
 	cb->commit_cb = commit;
+	cb->filter_by_origin_cb = filter_origin;
 }
 
 /*
@@ -99,6 +102,13 @@ startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool is_init)
 				 errhint("Use another output plugin, for example \"pgoutput\".")));
 	options->output_type = OUTPUT_PLUGIN_BINARY_OUTPUT;
 	options->receive_rewrites = false;
+}
+
+/* Rows that batches mark as nobody's events are not even queued. */
+static bool
+filter_origin(LogicalDecodingContext *ctx, RepOriginId origin)
+{
+	return ppl_mark_is(origin);
 }
 
 /*
@@ -161,113 +171,115 @@ begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 	spool_txn.end_lsn = txn->end_lsn;
 	spool_txn.committed_at = txn->xact_time.commit_time;
 	spool_txn.writer = 0;
+	ppl_route_begin();
 	self.seq = 0;
 	self.commit_lsn = txn->final_lsn;
 	if (self.writer)
 		ppl_spool_writer_begin(self.writer, &spool_txn);
 }
 
-/*
- * Replace changed toasted values, which the reorder buffer keeps in memory
- * only for the time of the callback, by their bytes.  Unchanged ones stay
- * pointers into the toast table: the mark of "unchanged".
- */
-static HeapTuple
-flatten(HeapTuple tuple, TupleDesc desc)
-{
-	Datum	   *values;
-	bool	   *nulls;
-	bool		any = false;
-
-	if (tuple == NULL || !HeapTupleHasExternal(tuple))
-		return tuple;
-
-	values = palloc(desc->natts * sizeof(Datum));
-	nulls = palloc(desc->natts * sizeof(bool));
-	heap_deform_tuple(tuple, desc, values, nulls);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		struct varlena *value = (struct varlena *) DatumGetPointer(values[i]);
-
-		if (nulls[i] || att->attisdropped || att->attlen != -1 ||
-			!VARATT_IS_EXTERNAL_INDIRECT(value))
-			continue;
-		values[i] = PointerGetDatum(detoast_external_attr(value));
-		any = true;
-	}
-	return any ? heap_form_tuple(desc, values, nulls) : tuple;
-}
-
 static void
 change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation,
 	   ReorderBufferChange *change)
 {
-	PplSource  *source;
-	PplRecordKind kind;
+	PplOrigin  *origin;
+	PplSpoolChange record = {.flags = 0};
 	uint16		operation;
-	HeapTuple	old_tuple;
-	HeapTuple	new_tuple;
-	PplSpoolPos end;
+	HeapTuple	old_tuple = NULL;
+	HeapTuple	new_tuple = NULL;
 	MemoryContext oldcontext;
+	ListCell   *lc;
 
 	self.seq++;
-	source = ppl_filter_lookup(RelationGetRelid(relation));
-	if (source == NULL)
-		return;
 	switch (change->action)
 	{
 		case REORDER_BUFFER_CHANGE_INSERT:
-			kind = PPL_REC_INSERT;
+			record.kind = PPL_REC_INSERT;
 			operation = PPL_OP_INSERT;
 			break;
 		case REORDER_BUFFER_CHANGE_UPDATE:
-			kind = PPL_REC_UPDATE;
+			record.kind = PPL_REC_UPDATE;
 			operation = PPL_OP_UPDATE;
 			break;
 		case REORDER_BUFFER_CHANGE_DELETE:
-			kind = PPL_REC_DELETE;
+			record.kind = PPL_REC_DELETE;
 			operation = PPL_OP_DELETE;
 			break;
 		default:
 			return;
 	}
-	if ((source->operations & operation) == 0)
-		return;
 
 	oldcontext = MemoryContextSwitchTo(self.change_context);
-	ppl_filter_check_schema(source, relation);
-	old_tuple = change->data.tp.oldtuple ? &change->data.tp.oldtuple->tuple : NULL;
-	new_tuple = change->data.tp.newtuple ? &change->data.tp.newtuple->tuple : NULL;
-	end = ppl_spool_writer_change(self.writer, kind, source->relid,
-								  source->desc, source->schema_version,
-								  self.seq,
-								  flatten(old_tuple, source->desc),
-								  flatten(new_tuple, source->desc));
-	note_appended(source, end);
+	origin = ppl_route_find(relation);
+	foreach(lc, origin ? origin->routes : NIL)
+	{
+		PplRoute   *route = lfirst(lc);
+
+		if ((route->source->operations & operation) == 0)
+			continue;
+		if (old_tuple == NULL && change->data.tp.oldtuple)
+			old_tuple = &change->data.tp.oldtuple->tuple;
+		if (new_tuple == NULL && change->data.tp.newtuple)
+			new_tuple = ppl_row_complete(&change->data.tp.newtuple->tuple, old_tuple,
+										 relation, origin->in_old);
+		record.old_tuple = ppl_row_convert(old_tuple, relation, route);
+		record.new_tuple = ppl_row_convert(new_tuple, relation, route);
+		append(route, &record);
+	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextReset(self.change_context);
 }
 
+/* Append a change to the spool, as an event of a source. */
+static void
+append(const PplRoute *route, PplSpoolChange *record)
+{
+	record->seq = self.seq;
+	record->schema = &route->as->schema;
+	record->schema_version = route->as->version;
+	note_appended(route->source,
+				  ppl_spool_writer_change(self.writer, record));
+}
+
+/*
+ * A source is truncated, or only partitions of it.  A statement on a partitioned
+ * table names that and all of its partitions, in one list.
+ */
 static void
 truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 				int nrelations, Relation relations[],
 				ReorderBufferChange *change)
 {
+	MemoryContext oldcontext = MemoryContextSwitchTo(self.change_context);
+	List	   *done = NIL;
+	ListCell   *lc;
+
+	for (int i = 0; i < nrelations; i++)
+		done = lappend_oid(done, RelationGetRelid(relations[i]));
 	for (int i = 0; i < nrelations; i++)
 	{
-		PplSource  *source = ppl_filter_lookup(RelationGetRelid(relations[i]));
+		PplOrigin  *origin = ppl_route_find(relations[i]);
 
 		self.seq++;
-		if (source == NULL || (source->operations & PPL_OP_TRUNCATE) == 0)
-			continue;
-		ppl_filter_check_schema(source, relations[i]);
-		note_appended(source,
-					  ppl_spool_writer_change(self.writer, PPL_REC_TRUNCATE,
-											  source->relid, source->desc,
-											  source->schema_version, self.seq,
-											  NULL, NULL));
+		foreach(lc, origin ? origin->routes : NIL)
+		{
+			PplRoute   *route = lfirst(lc);
+			PplSpoolChange record = {.kind = PPL_REC_TRUNCATE};
+
+			if ((route->source->operations & PPL_OP_TRUNCATE) == 0)
+				continue;
+			if (route->source->relid != RelationGetRelid(relations[i]))
+			{
+				if (list_member_oid(done, route->source->relid))
+					continue;
+				done = lappend_oid(done, route->source->relid);
+				record.flags = PPL_REC_PARTIAL;
+			}
+			append(route, &record);
+		}
 	}
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(self.change_context);
 }
 
 static void
@@ -281,10 +293,8 @@ message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
 	if (!transactional)
 		return;
 	self.seq++;
-	if (strcmp(prefix, PPL_CONTROL_PREFIX) != 0 || size != sizeof(control))
-		return;
-	memcpy(&control, data, sizeof(control));
-	if (control.format != PPL_CONTROL_VERSION || control.secret != self.db->secret)
+	if (!ppl_control_read(prefix, data, size, &control) ||
+		control.secret != self.db->secret)
 		return;
 	if (control.action == PPL_CONTROL_BATCH)
 	{

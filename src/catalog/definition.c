@@ -47,6 +47,7 @@ static struct
 
 static PplPipeline *load_whole(const PplSqlResult *rows);
 static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
+static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
 static List *load_stages(int pipeline_id);
 static PplOnError read_on_error(const char *word);
@@ -228,17 +229,29 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	return pipeline;
 }
 
-static uint16
-read_operations(Datum array)
+/* The elements of a text[], as char *. */
+static List *
+read_words(Datum array)
 {
 	Datum	   *elements;
 	int			nelements;
-	uint16		operations = 0;
+	List	   *words = NIL;
 
 	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false,
 					  TYPALIGN_INT, &elements, NULL, &nelements);
 	for (int i = 0; i < nelements; i++)
-		operations |= ppl_definition_operation(TextDatumGetCString(elements[i]));
+		words = lappend(words, TextDatumGetCString(elements[i]));
+	return words;
+}
+
+static uint16
+read_operations(Datum array)
+{
+	ListCell   *lc;
+	uint16		operations = 0;
+
+	foreach(lc, read_words(array))
+		operations |= ppl_definition_operation(lfirst(lc));
 	return operations;
 }
 
@@ -289,7 +302,8 @@ load_outputs(int pipeline_id)
 {
 	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT output_id, name, target::oid,"
-									  " transform, since, target_name"
+									  " transform, since, target_name, mode = 'upsert', key,"
+									  " keeps, source_key"
 									  " FROM " PPL_OUTPUTS
 									  " WHERE pipeline_id = $1"
 									  " ORDER BY output_id",
@@ -306,6 +320,12 @@ load_outputs(int pipeline_id)
 		output->transform = ppl_sql_text(rows, row, 3);
 		output->since = ppl_sql_int(rows, row, 4);
 		output->target_name = ppl_sql_text(rows, row, 5);
+		output->upsert = ppl_sql_bool(rows, row, 6);
+		if (!ppl_sql_isnull(rows, row, 7))
+			output->key = read_words(ppl_sql_value(rows, row, 7));
+		output->keeps = ppl_sql_bool(rows, row, 8);
+		if (!ppl_sql_isnull(rows, row, 9))
+			output->source_key = read_words(ppl_sql_value(rows, row, 9));
 		outputs = lappend(outputs, output);
 	}
 	return outputs;

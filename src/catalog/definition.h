@@ -43,6 +43,11 @@ typedef struct PplOutput
 	Oid			target;
 	char	   *target_name;	/* qualified, as it was declared */
 	char	   *transform;		/* qualified signature, or NULL */
+	bool		upsert;			/* else append */
+	List	   *key;			/* of an upsert: columns of the target, char
+								 * *; NIL = its primary key */
+	bool		keeps;			/* an upsert that keeps what rows produced */
+	List	   *source_key;		/* by which it does (ppl_key_words), char * */
 	int			since;			/* definition version that added it */
 } PplOutput;
 

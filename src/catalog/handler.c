@@ -26,6 +26,8 @@
 #include "nodes/pathnodes.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
+#include "parser/parse_func.h"
+#include "parser/parse_type.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -45,6 +47,7 @@ typedef struct Lookup
 } Lookup;
 
 static Oid	find_function(const PplPipeline *pipeline, const char *signature);
+static Oid	find_renamed(const PplPipeline *pipeline, const char *signature);
 static void lookup_callback(void *arg);
 static void check_form(const PplHandler *handler, Form_pg_proc proc);
 static bool is_event_type(Oid type);
@@ -53,6 +56,7 @@ static PplShape *result_shape(Oid funcid, Oid rettype);
 static bool is_inlinable(const PplPipeline *pipeline,
 						 const PplHandler *handler, Form_pg_proc proc);
 static Node *sample_argument(Oid argtype);
+static Node *sample_event(Oid type);
 static void refuse_input(const PplHandler *handler, const PplShape *input,
 						 const char *column, const char *current,
 						 const char *needed) pg_attribute_noreturn();
@@ -60,9 +64,9 @@ static void refuse_input(const PplHandler *handler, const PplShape *input,
 /*
  * The handler with this stored signature, as pipeline's owner may call it.
  * Errors: 42883 if there is none, 42809 if it is not a plain function, 42P13
- * if it takes more or less than one argument, 0A000 if it takes the event,
- * 42804 if it takes no row, 42501 if the owner may not call it, and what
- * analysis of its body throws if it is in language SQL.
+ * if it takes anything but the row and the event, 42804 if it takes no row,
+ * 42501 if the owner may not call it, and what analysis of its body throws if
+ * it is in language SQL.
  */
 PplHandler *
 ppl_handler_resolve(const PplPipeline *pipeline, const char *signature)
@@ -83,6 +87,7 @@ ppl_handler_resolve(const PplPipeline *pipeline, const char *signature)
 								   NameStr(proc->proname));
 	check_form(handler, proc);
 	handler->argtype = proc->proargtypes.values[0];
+	handler->takes_event = proc->pronargs == 2;
 	handler->rettype = proc->prorettype;
 	handler->retset = proc->proretset;
 	check_privilege(handler, pipeline->owner);
@@ -185,8 +190,10 @@ find_function(const PplPipeline *pipeline, const char *signature)
 	error_context_stack = &callback;
 
 	ppl_owner_begin(&saved, pipeline->owner, "pg_catalog");
-	funcid = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
-												  CStringGetDatum(signature)));
+	funcid = find_renamed(pipeline, signature);
+	if (!OidIsValid(funcid))
+		funcid = DatumGetObjectId(DirectFunctionCall1(regprocedurein,
+													  CStringGetDatum(signature)));
 	ppl_owner_end(&saved);
 
 	if (!OidIsValid(funcid) || !SearchSysCacheExists1(PROCOID, funcid))
@@ -196,6 +203,53 @@ find_function(const PplPipeline *pipeline, const char *signature)
 
 	error_context_stack = callback.previous;
 	return funcid;
+}
+
+/* Length of what stands before one of these characters, outside of quotes. */
+static size_t
+length_before(const char *string, const char *stops)
+{
+	bool		quoted = false;
+	size_t		len = 0;
+
+	for (; string[len] != '\0'; len++)
+	{
+		if (string[len] == '"')
+			quoted = !quoted;
+		else if (!quoted && strchr(stops, string[len]) != NULL)
+			break;
+	}
+	return len;
+}
+
+/*
+ * A function over the row type of the source, when that has another name since
+ * the signature was stored; InvalidOid if this is not so.
+ */
+static Oid
+find_renamed(const PplPipeline *pipeline, const char *signature)
+{
+	size_t		name_len = length_before(signature, "(");
+	const char *type = signature[name_len] ? signature + name_len + 1 : "";
+	size_t		type_len = length_before(type, ",)");
+	Oid			rowtype = get_rel_type_id(pipeline->source);
+	FuncCandidateList candidates;
+	Oid			typid;
+	int32		typmod;
+
+	if (type_len == 0 || !OidIsValid(rowtype))
+		return InvalidOid;
+	parseTypeString(pnstrdup(type, type_len), &typid, &typmod, true);
+	if (OidIsValid(typid))
+		return InvalidOid;
+	candidates = FuncnameGetCandidates(stringToQualifiedNameList(pnstrdup(signature, name_len)),
+									   -1, NIL, false, false, false, true);
+	for (; candidates != NULL; candidates = candidates->next)
+	{
+		if (candidates->nargs > 0 && candidates->args[0] == rowtype)
+			return candidates->oid;
+	}
+	return InvalidOid;
 }
 
 /*
@@ -237,20 +291,18 @@ check_form(const PplHandler *handler, Form_pg_proc proc)
 						handler->signature),
 				 errhint("Procedures, aggregates and window functions cannot be handlers.")));
 
-	if (proc->pronargs == 2 && is_event_type(proc->proargtypes.values[1]))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("handler %s takes the event as a second argument, which is not supported yet",
-						handler->signature),
-				 errhint("Declare it with the row as its only argument.")));
-
-	if (proc->pronargs != 1)
+	if (proc->pronargs != 1 &&
+		!(proc->pronargs == 2 && is_event_type(proc->proargtypes.values[1])))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 proc->pronargs == 2 ?
+				 errmsg("handler %s takes type %s as a second argument",
+						handler->signature,
+						format_type_be(proc->proargtypes.values[1])) :
 				 errmsg("handler %s takes %d arguments",
 						handler->signature, proc->pronargs),
-				 errdetail("A handler takes one argument, the row."),
-				 errhint("Declare it with the row as its only argument.")));
+				 errdetail("A handler takes one argument, the row, and maybe a second one of type pipeline.event."),
+				 errhint("Declare it with the row as its only argument, or with the row and pipeline.event.")));
 
 	argtype = proc->proargtypes.values[0];
 	if (get_typtype(argtype) != TYPTYPE_COMPOSITE)
@@ -258,7 +310,7 @@ check_form(const PplHandler *handler, Form_pg_proc proc)
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("handler %s takes type %s", handler->signature,
 						format_type_be(argtype)),
-				 errdetail("A handler takes one argument of a composite type, the row."),
+				 errdetail("The first argument of a handler is of a composite type, the row."),
 				 errhint("Declare it with the row type of the source or of the stage before as its argument.")));
 }
 
@@ -337,14 +389,17 @@ is_inlinable(const PplPipeline *pipeline, const PplHandler *handler,
 			 Form_pg_proc proc)
 {
 	PplElevation saved;
+	List	   *arguments;
 	FuncExpr   *call;
 	bool		result;
 
 	if (proc->prolang != SQLlanguageId)
 		return false;
 
-	call = makeFuncExpr(handler->oid, handler->rettype,
-						list_make1(sample_argument(handler->argtype)),
+	arguments = list_make1(sample_argument(handler->argtype));
+	if (handler->takes_event)
+		arguments = lappend(arguments, sample_event(proc->proargtypes.values[1]));
+	call = makeFuncExpr(handler->oid, handler->rettype, arguments,
 						get_typcollation(handler->rettype), InvalidOid,
 						COERCE_EXPLICIT_CALL);
 	call->funcretset = handler->retset;
@@ -408,6 +463,28 @@ sample_argument(Oid argtype)
 	row->row_format = COERCE_EXPLICIT_CAST;
 	row->location = -1;
 	return (Node *) row;
+}
+
+/*
+ * pipeline._event($1), the second argument.
+ */
+static Node *
+sample_event(Oid type)
+{
+	Oid			argtypes[] = {INT4OID};
+	Oid			funcid =
+	LookupFuncName(list_make2(makeString(PPL_SCHEMA),
+							  makeString("_event")),
+				   lengthof(argtypes), argtypes, false);
+	Param	   *ordinal = makeNode(Param);
+
+	ordinal->paramkind = PARAM_EXTERN;
+	ordinal->paramid = 1;
+	ordinal->paramtype = INT4OID;
+	ordinal->paramtypmod = -1;
+	ordinal->location = -1;
+	return (Node *) makeFuncExpr(funcid, type, list_make1(ordinal), InvalidOid,
+								 InvalidOid, COERCE_EXPLICIT_CALL);
 }
 
 static void

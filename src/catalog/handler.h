@@ -14,6 +14,7 @@ typedef struct PplHandler
 	char	   *signature;		/* qualified, for messages */
 	char	   *call_name;		/* quoted, qualified, without arguments */
 	Oid			argtype;		/* composite */
+	bool		takes_event;	/* pipeline.event as its second argument? */
 	Oid			rettype;
 	bool		retset;
 	PplShape   *result;			/* the rows it returns, NULL of a scalar */

@@ -15,6 +15,7 @@
 #define PPL_PIPELINES			PPL_PRIVATE_SCHEMA "." PPL_PIPELINES_RELNAME
 #define PPL_STAGES				PPL_PRIVATE_SCHEMA ".stages"
 #define PPL_OUTPUTS				PPL_PRIVATE_SCHEMA ".outputs"
+#define PPL_KEPT				PPL_PRIVATE_SCHEMA ".kept"
 #define PPL_CHECKPOINTS			PPL_PRIVATE_SCHEMA ".checkpoints"
 #define PPL_BACKLOG				PPL_PRIVATE_SCHEMA ".backlog"
 #define PPL_SLOT				PPL_PRIVATE_SCHEMA ".slot"
@@ -23,6 +24,8 @@
 #define PPL_BATCHES				PPL_PRIVATE_SCHEMA ".batches"
 #define PPL_RERUNS				PPL_PRIVATE_SCHEMA ".reruns"
 #define PPL_DEAD_LETTERS		PPL_PRIVATE_SCHEMA ".dead_letters"
+#define PPL_LAYOUTS				PPL_PRIVATE_SCHEMA ".layouts"
+#define PPL_SCHEMA_EVENTS		PPL_PRIVATE_SCHEMA ".schema_events"
 #define PPL_AUDIT_LOG			PPL_PRIVATE_SCHEMA ".audit_log"
 
 #define PPL_ROLE_READER			"pipeline_reader"

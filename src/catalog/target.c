@@ -31,12 +31,13 @@
 #include "utils/syscache.h"
 
 #include "catalog/adopt.h"
+#include "catalog/own.h"
 #include "catalog/target.h"
 
 static void output_callback(void *arg);
 static PplTarget *resolve(const PplPipeline *pipeline, const PplShape *row,
 						  const PplOutput *output);
-static void check_relation(Relation rel);
+static void check_relation(Relation rel, bool upsert);
 static void map_columns(PplTarget *target, Relation rel, const PplShape *row);
 static Form_pg_attribute find_attribute(Relation rel, const char *name);
 static void check_assignment(const PplTarget *target, const PplColumn *column,
@@ -45,6 +46,10 @@ static void check_missing(const PplTarget *target, Relation rel,
 						  const PplShape *row);
 static bool rejects_null(Form_pg_attribute att);
 static void find_key(PplTarget *target, Relation rel);
+static void find_upsert_key(PplTarget *target, Relation rel,
+							const PplOutput *output);
+static char *quoted_list(List *names);
+static void find_updates(PplTarget *target, Relation rel);
 static void check_privileges(const PplTarget *target, Relation rel, Oid owner);
 static bool may(Oid owner, Relation rel, int ncolumns, char **columns,
 				const char *privilege);
@@ -92,10 +97,18 @@ resolve(const PplPipeline *pipeline, const PplShape *row,
 	target->qualified_name =
 		quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 								   RelationGetRelationName(rel));
-	check_relation(rel);
+	check_relation(rel, output->upsert);
 	map_columns(target, rel, row);
 	check_missing(target, rel, row);
-	find_key(target, rel);
+	if (output->upsert)
+	{
+		find_upsert_key(target, rel, output);
+		find_updates(target, rel);
+	}
+	else
+		find_key(target, rel);
+	target->partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
+	target->plain = ppl_own_is_plain(rel, target, row);
 	check_privileges(target, rel, pipeline->owner);
 
 	relation_close(rel, NoLock);
@@ -103,10 +116,11 @@ resolve(const PplPipeline *pipeline, const PplShape *row,
 }
 
 /*
- * Check that a relation can be written by INSERT ... RETURNING from a worker.
+ * Check that a relation can be written by INSERT ... RETURNING from a worker, and
+ * for an upsert by UPDATE and DELETE.
  */
 static void
-check_relation(Relation rel)
+check_relation(Relation rel, bool upsert)
 {
 	const char *name = RelationGetRelationName(rel);
 
@@ -126,10 +140,12 @@ check_relation(Relation rel)
 
 	for (int i = 0; rel->rd_rules != NULL && i < rel->rd_rules->numLocks; i++)
 	{
-		if (rel->rd_rules->rules[i]->event == CMD_INSERT)
+		if (rel->rd_rules->rules[i]->event == CMD_INSERT || upsert)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("target \"%s\" has a rule on INSERT", name),
+					 rel->rd_rules->rules[i]->event == CMD_INSERT ?
+					 errmsg("target \"%s\" has a rule on INSERT", name) :
+					 errmsg("target \"%s\" of mode upsert has a rule", name),
 					 errhint("Replace the rule with a trigger.")));
 	}
 }
@@ -288,6 +304,132 @@ find_key(PplTarget *target, Relation rel)
 }
 
 /*
+ * The columns by which an upsert finds rows.
+ */
+static void
+find_upsert_key(PplTarget *target, Relation rel, const PplOutput *output)
+{
+	PplKey	   *key = ppl_key_of_target(rel, output->key);
+
+	if (key == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 output->key == NIL ?
+				 errmsg("target %s has no primary key", target->qualified_name) :
+				 errmsg("target %s has no unique index on the key of the output",
+						target->qualified_name),
+				 errdetail("An output of mode upsert finds rows by a unique index that is not deferrable, has no WHERE clause, and whose columns are NOT NULL or NULLS NOT DISTINCT."),
+				 output->key == NIL ?
+				 errhint("ALTER TABLE %s ADD PRIMARY KEY (...); or give the output a key, or mode => 'append'.",
+						 target->qualified_name) :
+				 errhint("CREATE UNIQUE INDEX ON %s (%s);",
+						 target->qualified_name, quoted_list(output->key))));
+
+	target->upsert = key;
+	target->nkeys = key->ncolumns;
+	target->keys = palloc(key->ncolumns * sizeof(char *));
+	target->key_types = palloc(key->ncolumns * sizeof(Oid));
+	for (int i = 0; i < key->ncolumns; i++)
+	{
+		bool		filled = false;
+
+		for (int j = 0; j < target->ncolumns; j++)
+			filled |= strcmp(target->columns[j], key->columns[i].name) == 0;
+		if (!filled)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("the rows for target %s do not fill key column \"%s\"",
+							target->qualified_name, key->columns[i].name),
+					 errhint("Give the output a transform that fills the column, or another key.")));
+		target->keys[i] = key->columns[i].name;
+		target->key_types[i] = key->columns[i].type;
+	}
+}
+
+/* "a, b" for names of columns. */
+static char *
+quoted_list(List *names)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, names)
+		appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", " : "",
+						 quote_identifier(lfirst(lc)));
+	return buf.data;
+}
+
+/*
+ * The columns that an upsert sets: all that the rows fill, the key too, as equal
+ * values may look different.  One that is GENERATED ALWAYS cannot be set; in the
+ * key that does no harm.
+ */
+static void
+find_updates(PplTarget *target, Relation rel)
+{
+	target->updates = palloc(mul_size(target->ncolumns + 1, sizeof(char *)));
+	for (int i = 0; i < target->ncolumns; i++)
+	{
+		char	   *name = target->columns[i];
+
+		if (find_attribute(rel, name)->attidentity != ATTRIBUTE_IDENTITY_ALWAYS)
+			target->updates[target->nupdates++] = name;
+		else if (ppl_key_column(target->upsert, name) == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_GENERATED_ALWAYS),
+					 errmsg("column \"%s\" of target %s cannot be updated",
+							name, target->qualified_name),
+					 errdetail("It is an identity column GENERATED ALWAYS."),
+					 errhint("ALTER TABLE %s ALTER COLUMN %s SET GENERATED BY DEFAULT;",
+							 target->qualified_name, quote_identifier(name))));
+	}
+	if (target->nupdates == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_GENERATED_ALWAYS),
+				 errmsg("no column of target %s can be updated",
+						target->qualified_name),
+				 errhint("ALTER TABLE %s ALTER COLUMN %s SET GENERATED BY DEFAULT;",
+						 target->qualified_name,
+						 quote_identifier(target->columns[0]))));
+}
+
+/*
+ * Can what a source row produced in an upsert output be told from its old row?
+ * So it is where the row itself goes there, maybe after validations, under a key
+ * that is a key of the source as well, all of which the replica identity has.
+ * Otherwise it must be kept.
+ */
+bool
+ppl_target_derives(const PplPipeline *pipeline, const PplOutput *output)
+{
+	Relation	source = relation_open(pipeline->source, AccessShareLock);
+	Relation	rel = relation_open(output->target, AccessShareLock);
+	PplKey	   *have = ppl_key_of_source(source);
+	PplKey	   *want = ppl_key_of_target(rel, output->key);
+	bool		full = source->rd_rel->relreplident == REPLICA_IDENTITY_FULL;
+	bool		derives = output->transform == NULL && have && want;
+	ListCell   *lc;
+
+	foreach(lc, pipeline->stages)
+		derives &= ((PplStage *) lfirst(lc))->kind == PPL_STAGE_VALIDATE;
+	for (int i = 0; derives && i < have->ncolumns; i++)
+		derives = ppl_key_column(want, have->columns[i].name) != NULL;
+	for (int i = 0; derives && i < want->ncolumns; i++)
+	{
+		const PplKeyColumn *column = &want->columns[i];
+		Form_pg_attribute att = find_attribute(source, column->name);
+
+		derives = att != NULL && att->atttypid == column->type &&
+			(att->atttypmod == column->typmod || column->typmod == -1) &&
+			(full || ppl_key_column(have, column->name) != NULL);
+	}
+	relation_close(rel, NoLock);
+	relation_close(source, NoLock);
+	return derives;
+}
+
+/*
  * The owner inserts, and reads the key of what it inserted.
  */
 static void
@@ -313,6 +455,35 @@ check_privileges(const PplTarget *target, Relation rel, Oid owner)
 				 errmsg("the owner of the pipeline may not insert into target %s",
 						target->qualified_name),
 				 errhint("GRANT INSERT ON %s TO %s;",
+						 target->qualified_name, role)));
+
+	if (target->upsert != NULL &&
+		!may(owner, rel, target->nupdates, target->updates, "UPDATE"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the owner of the pipeline may not update target %s",
+						target->qualified_name),
+				 errdetail("An output of mode upsert replaces rows."),
+				 errhint("GRANT UPDATE ON %s TO %s;",
+						 target->qualified_name, role)));
+
+	if (target->upsert != NULL && !may(owner, rel, 0, NULL, "DELETE"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the owner of the pipeline may not delete from target %s",
+						target->qualified_name),
+				 errdetail("An output of mode upsert removes rows."),
+				 errhint("GRANT DELETE ON %s TO %s;",
+						 target->qualified_name, role)));
+
+	if (target->upsert != NULL &&
+		!may(owner, rel, target->ncolumns, target->columns, "SELECT"))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the owner of the pipeline may not read target %s",
+						target->qualified_name),
+				 errdetail("An output of mode upsert looks for rows of the same key."),
+				 errhint("GRANT SELECT ON %s TO %s;",
 						 target->qualified_name, role)));
 
 	if (target->nkeys > 0 &&

@@ -71,6 +71,9 @@ typedef enum PplRecordKind
 	PPL_REC_NEXT				/* end of this segment, go on with the next */
 } PplRecordKind;
 
+/* Of a PPL_REC_TRUNCATE: only partitions of the relation were truncated. */
+#define PPL_REC_PARTIAL		0x01
+
 /*
  * Every record begins with this header and is MAXALIGNed; len counts header
  * and body.  The body is the old tuple, zeros up to MAXALIGN, the new tuple,
@@ -82,7 +85,7 @@ typedef struct PplRecordHeader
 {
 	uint32		len;
 	uint8		kind;			/* PplRecordKind */
-	uint8		flags;
+	uint8		flags;			/* PPL_REC_PARTIAL */
 	uint16		unused;
 	Oid			relid;
 	TransactionId xid;			/* top level transaction */
@@ -106,7 +109,9 @@ typedef struct PplRecordHeader
 typedef struct PplSchemaBody
 {
 	uint32		natts;			/* dropped ones included */
-	uint32		unused;
+	char		replident;		/* REPLICA_IDENTITY_*; of a chunk of the
+								 * backlog also 0, not known */
+	uint8		unused[3];
 } PplSchemaBody;
 
 typedef struct PplSchemaColumn
@@ -124,7 +129,9 @@ typedef struct PplSchemaColumn
 	uint8		notnull;
 	uint8		dropped;
 	uint8		hasmissing;
-	uint16		unused;
+	uint8		replident;		/* old tuples have it: it is a column of the
+								 * replica identity */
+	uint8		unused;
 } PplSchemaColumn;
 
 StaticAssertDecl(sizeof(PplSpoolFileHeader) == 40, "spool file header has padding");

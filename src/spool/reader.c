@@ -441,8 +441,7 @@ learn_schema(PplSpoolReader *reader, Oid relid, char *body, uint32 len)
 	}
 
 	known = palloc0(sizeof(*known));
-	known->schema.relid = relid;
-	known->schema.desc = ppl_record_decode_schema(relid, body, len);
+	ppl_record_decode_schema(relid, body, len, &known->schema);
 	known->body = body;
 	known->len = len;
 	reader->known = lappend(reader->known, known);

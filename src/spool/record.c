@@ -115,10 +115,14 @@ ppl_record_decode(const PplRecordHeader *header, char *data,
 }
 
 char *
-ppl_record_encode_schema(TupleDesc desc, uint32 *len)
+ppl_record_encode_schema(const PplSpoolSchema *schema, uint32 *len)
 {
+	TupleDesc	desc = schema->desc;
 	StringInfoData buf;
-	PplSchemaBody body = {.natts = desc->natts};
+	PplSchemaBody body = {
+		.natts = desc->natts,
+		.replident = schema->replident,
+	};
 
 	initStringInfo(&buf);
 	appendBinaryStringInfo(&buf, (char *) &body, sizeof(body));
@@ -143,6 +147,7 @@ ppl_record_encode_schema(TupleDesc desc, uint32 *len)
 		column.hasmissing = attr->atthasmissing && desc->constr != NULL &&
 			desc->constr->missing != NULL &&
 			desc->constr->missing[i].am_present;
+		column.replident = schema->in_old[i];
 		appendBinaryStringInfo(&buf, (char *) &column, sizeof(column));
 	}
 	for (int i = 0; i < desc->natts; i++)
@@ -157,8 +162,9 @@ ppl_record_encode_schema(TupleDesc desc, uint32 *len)
 	return buf.data;
 }
 
-TupleDesc
-ppl_record_decode_schema(Oid relid, const char *body, uint32 len)
+void
+ppl_record_decode_schema(Oid relid, const char *body, uint32 len,
+						 PplSpoolSchema *schema)
 {
 	const PplSchemaBody *head = (const PplSchemaBody *) body;
 	const PplSchemaColumn *columns;
@@ -173,12 +179,17 @@ ppl_record_decode_schema(Oid relid, const char *body, uint32 len)
 	at = (const char *) &columns[head->natts];
 
 	desc = CreateTemplateTupleDesc((int) head->natts);
+	schema->relid = relid;
+	schema->desc = desc;
+	schema->replident = head->replident;
+	schema->in_old = palloc0(desc->natts * sizeof(bool));
 	constr = palloc0(sizeof(*constr));
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute attr = TupleDescAttr(desc, i);
 
 		decode_column(attr, &columns[i], relid, i);
+		schema->in_old[i] = columns[i].replident != 0;
 		constr->has_not_null |= attr->attnotnull;
 		constr->has_generated_stored |=
 			attr->attgenerated == ATTRIBUTE_GENERATED_STORED;
@@ -194,7 +205,6 @@ ppl_record_decode_schema(Oid relid, const char *body, uint32 len)
 		desc->constr = constr;
 	else
 		pfree(constr);
-	return desc;
 }
 
 /*

@@ -14,7 +14,12 @@
 typedef struct PplSpoolSchema
 {
 	Oid			relid;
-	TupleDesc	desc;			/* owned by the reader, lives as long as it */
+	TupleDesc	desc;			/* of a reader: lives as long as it */
+	char		replident;		/* REPLICA_IDENTITY_* */
+	bool	   *in_old;			/* by attribute number - 1: does an old tuple
+								 * have this column?  All with
+								 * REPLICA_IDENTITY_FULL, else those of the
+								 * key of the replica identity */
 } PplSpoolSchema;
 
 /* One record; pointers are valid until the next call on the reader. */
@@ -57,14 +62,15 @@ extern void ppl_record_decode(const PplRecordHeader *header, char *data,
  * The body of a schema record, palloc'd in the current context, its length in
  * *len.  The same columns always give the same bytes.
  */
-extern char *ppl_record_encode_schema(TupleDesc desc, uint32 *len);
+extern char *ppl_record_encode_schema(const PplSpoolSchema *schema,
+									  uint32 *len);
 
 /*
- * The columns in the body of a schema record, allocated in the current
- * context, with the layout of dropped columns and the values of missing ones.
- * Its type is record.  Throws ERRCODE_DATA_CORRUPTED.
+ * What the body of a schema record says, allocated in the current context, with
+ * the layout of dropped columns and the values of missing ones.  The columns'
+ * type is record.  Throws ERRCODE_DATA_CORRUPTED.
  */
-extern TupleDesc ppl_record_decode_schema(Oid relid, const char *body,
-										  uint32 len);
+extern void ppl_record_decode_schema(Oid relid, const char *body, uint32 len,
+									 PplSpoolSchema *schema);
 
 #endif							/* PPL_SPOOL_RECORD_H */

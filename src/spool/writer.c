@@ -70,9 +70,10 @@ static void begin_segment(PplSpoolWriter *writer, uint32 segno);
 static void end_segment(PplSpoolWriter *writer);
 static void fill_header(PplSpoolWriter *writer, PplRecordHeader *header,
 						PplRecordKind kind, Oid relid, uint32 seq);
-static uint32 schema_offset(PplSpoolWriter *writer, Oid relid, TupleDesc desc,
-							uint32 version);
-static uint32 append_schema(PplSpoolWriter *writer, Oid relid, TupleDesc desc);
+static uint32 schema_offset(PplSpoolWriter *writer,
+							const PplSpoolSchema *schema, uint32 version);
+static uint32 append_schema(PplSpoolWriter *writer,
+							const PplSpoolSchema *schema);
 static PplSpoolPos append_record(PplSpoolWriter *writer,
 								 PplRecordHeader *header, const char *old_data,
 								 const char *new_data);
@@ -125,22 +126,26 @@ ppl_spool_writer_begin(PplSpoolWriter *writer, const PplSpoolTxn *txn)
 }
 
 PplSpoolPos
-ppl_spool_writer_change(PplSpoolWriter *writer, PplRecordKind kind, Oid relid,
-						TupleDesc desc, uint32 schema_version, uint32 seq,
-						HeapTuple old_tuple, HeapTuple new_tuple)
+ppl_spool_writer_change(PplSpoolWriter *writer, const PplSpoolChange *change)
 {
+	HeapTuple	old_tuple = change->old_tuple;
+	HeapTuple	new_tuple = change->new_tuple;
 	PplRecordHeader header;
 
-	Assert(kind <= PPL_REC_TRUNCATE);
-	Assert(kind != PPL_REC_TRUNCATE || (!old_tuple && !new_tuple));
-	Assert(tuple_is_flat(desc, old_tuple) && tuple_is_flat(desc, new_tuple));
+	Assert(change->kind <= PPL_REC_TRUNCATE);
+	Assert(change->kind != PPL_REC_TRUNCATE || (!old_tuple && !new_tuple));
+	Assert(tuple_is_flat(change->schema->desc, old_tuple));
+	Assert(tuple_is_flat(change->schema->desc, new_tuple));
 
-	fill_header(writer, &header, kind, relid, seq);
+	fill_header(writer, &header, change->kind, change->schema->relid,
+				change->seq);
+	header.flags = change->flags;
 	if (old_tuple != NULL)
 		header.old_len = old_tuple->t_len;
 	if (new_tuple != NULL)
 		header.new_len = new_tuple->t_len;
-	header.schema_offset = schema_offset(writer, relid, desc, schema_version);
+	header.schema_offset = schema_offset(writer, change->schema,
+										 change->schema_version);
 
 	return append_record(writer, &header,
 						 old_tuple ? (char *) old_tuple->t_data : NULL,
@@ -276,20 +281,21 @@ fill_header(PplSpoolWriter *writer, PplRecordHeader *header,
  * No segment ends between a schema and the first record that needs it.
  */
 static uint32
-schema_offset(PplSpoolWriter *writer, Oid relid, TupleDesc desc, uint32 version)
+schema_offset(PplSpoolWriter *writer, const PplSpoolSchema *schema,
+			  uint32 version)
 {
-	SchemaKey	key = {relid, version};
+	SchemaKey	key = {schema->relid, version};
 	SchemaEntry *entry;
 	bool		found;
 
-	if (writer->last_schema.key.relid == relid &&
+	if (writer->last_schema.key.relid == key.relid &&
 		writer->last_schema.key.version == version)
 		return writer->last_schema.offset;
 
 	entry = hash_search(writer->schemas, &key, HASH_FIND, NULL);
 	if (entry == NULL)
 	{
-		uint32		offset = append_schema(writer, relid, desc);
+		uint32		offset = append_schema(writer, schema);
 
 		entry = hash_search(writer->schemas, &key, HASH_ENTER, &found);
 		entry->offset = offset;
@@ -299,15 +305,15 @@ schema_offset(PplSpoolWriter *writer, Oid relid, TupleDesc desc, uint32 version)
 }
 
 static uint32
-append_schema(PplSpoolWriter *writer, Oid relid, TupleDesc desc)
+append_schema(PplSpoolWriter *writer, const PplSpoolSchema *schema)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(writer->context);
 	PplRecordHeader header;
 	uint32		offset = end_offset(writer);
 	char	   *body;
 
-	fill_header(writer, &header, PPL_REC_SCHEMA, relid, 0);
-	body = ppl_record_encode_schema(desc, &header.new_len);
+	fill_header(writer, &header, PPL_REC_SCHEMA, schema->relid, 0);
+	body = ppl_record_encode_schema(schema, &header.new_len);
 	put_record(writer, &header, NULL, body);
 	pfree(body);
 	MemoryContextSwitchTo(old_context);

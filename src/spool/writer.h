@@ -14,6 +14,7 @@
 #include "access/tupdesc.h"
 
 #include "spool/format.h"
+#include "spool/record.h"
 
 typedef struct PplSpoolWriter PplSpoolWriter;
 
@@ -34,6 +35,18 @@ typedef struct PplSpoolTxn
 	int32		writer;			/* pipeline whose batch it is, 0 = none */
 } PplSpoolTxn;
 
+/* A change of a relation. */
+typedef struct PplSpoolChange
+{
+	PplRecordKind kind;			/* PPL_REC_INSERT to PPL_REC_TRUNCATE */
+	uint8		flags;			/* of the record's header */
+	uint32		seq;
+	const PplSpoolSchema *schema;	/* relation, and layout of both tuples */
+	uint32		schema_version;
+	HeapTuple	old_tuple;		/* NULL if there is none */
+	HeapTuple	new_tuple;
+} PplSpoolChange;
+
 /*
  * Remove all spool files of the database and begin with segment first_segno,
  * which must be above every number used since epoch.  The writer lives in a
@@ -50,20 +63,15 @@ extern void ppl_spool_writer_begin(PplSpoolWriter *writer,
 								   const PplSpoolTxn *txn);
 
 /*
- * Append one change: PPL_REC_INSERT, UPDATE, DELETE (with the tuples that
- * there are) or TRUNCATE (without).  desc describes both tuples and is stored
- * once per relation, schema_version and segment: the caller counts
- * schema_version up whenever desc may have changed.  The tuples hold no
- * pointer into memory (indirect or expanded values); on-disk toast pointers
- * stay what they are.  Returns the position after the record, which is what a
- * reader has as `next`.  Nothing is kept of the arguments.  Throws what the
- * file system says.
+ * Append one change.  Its schema is stored once per relation, schema_version and
+ * segment: no two schemas of a relation may have the same version.  The tuples
+ * hold no pointer into memory (indirect or expanded values); on-disk toast
+ * pointers stay what they are.  Returns the position after the record, which is
+ * what a reader has as `next`.  Nothing is kept of the argument.  Throws what
+ * the file system says.
  */
 extern PplSpoolPos ppl_spool_writer_change(PplSpoolWriter *writer,
-										   PplRecordKind kind, Oid relid,
-										   TupleDesc desc, uint32 schema_version,
-										   uint32 seq, HeapTuple old_tuple,
-										   HeapTuple new_tuple);
+										   const PplSpoolChange *change);
 
 /* Append a control message, with relid = its source; result and errors as
  * of ppl_spool_writer_change. */

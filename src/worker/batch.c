@@ -29,19 +29,23 @@
 #include "base/control.h"
 #include "base/failpoint.h"
 #include "base/guc.h"
+#include "base/mark.h"
 #include "base/process.h"
 #include "worker/batch.h"
 #include "worker/blame.h"
 #include "worker/deadletter.h"
+#include "worker/event.h"
 #include "worker/judge.h"
 #include "worker/outcome.h"
 #include "worker/policy.h"
 #include "worker/result.h"
 #include "worker/retry.h"
 #include "worker/run.h"
+#include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
 #include "worker/timeout.h"
+#include "worker/upsert.h"
 
 #define PPL_REDRIVE_ROWS 1000	/* dead letters in one transaction */
 #define PPL_REST_MS 10000		/* for the next piece of a transaction */
@@ -64,6 +68,7 @@ typedef struct Attempt
 	XLogRecPtr	further_lsn;	/* end of its transaction, if that is done */
 	bool		nothing_left;	/* redrive: no dead letter is queued */
 	bool		abandoned;		/* the position was given up meanwhile */
+	PplBusy		busy;			/* to be waited for, first of all */
 	bool		committed;
 	bool		cut;			/* only the first transactions may be done */
 	int			keep;			/* so many */
@@ -122,7 +127,10 @@ ppl_batch_probe(PplWorker *worker, PplBatch *batch, int *nprobes, int *failed)
 	attempt.worker = worker;
 	attempt.probing = true;
 	attempt.probes = Min(*nprobes, batch->nevents);
-	error = attempt_once(&attempt, batch);
+	do
+	{
+		error = attempt_once(&attempt, batch);
+	} while (error == NULL && OidIsValid(attempt.busy.relid));
 	*failed = attempt.probes_failed;
 	*nprobes = error == NULL ? attempt.probes : 0;
 	if (error != NULL)
@@ -201,6 +209,7 @@ attempt_once(Attempt *attempt, PplBatch *batch)
 	}
 	PG_CATCH();
 	{
+		ppl_mark_clear();
 		/* What is done must not be tried again: a successor finds it done. */
 		if (attempt->committed)
 			PG_RE_THROW();
@@ -238,6 +247,11 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 				return PPL_BATCH_STOPPED;
 			if (attempt.abandoned)
 				return PPL_BATCH_ABANDONED;
+			if (OidIsValid(attempt.busy.relid))
+			{
+				attempt.number--;
+				continue;
+			}
 			if (attempt.cut && attempt.keep == 0)
 				return halt(&attempt);
 			if (attempt.cut)
@@ -306,6 +320,17 @@ halt(Attempt *attempt)
 	return PPL_BATCH_STOPPED;
 }
 
+/* Wait until a lock can be had, without any other. */
+static void
+wait_for_lock(PplBusy *busy)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	LockRelationOid(busy->relid, busy->lockmode);
+	CommitTransactionCommand();
+	busy->relid = InvalidOid;
+}
+
 /*
  * The whole transaction, from start to commit.
  */
@@ -315,6 +340,8 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 	PplWorker  *worker = attempt->worker;
 	bool		begun;
 
+	if (OidIsValid(attempt->busy.relid))
+		wait_for_lock(&attempt->busy);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	attempt->started_at = GetCurrentTimestamp();
@@ -379,47 +406,72 @@ run_work(Attempt *attempt, PplBatch *batch)
 }
 
 /*
+ * Load the program anew.  False if this worker's position is not that of the
+ * definition any more.
+ */
+static bool
+load_program(Attempt *attempt)
+{
+	PplWorker  *worker = attempt->worker;
+	PplCheckpoint checkpoint;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_program_free(worker->program);
+	worker->program = NULL;
+	worker->program = ppl_program_load(worker->context, worker->pipeline_id,
+									   worker->checkpoint.version);
+	ppl_checkpoint_load(worker->pipeline_id, &checkpoint);
+	PopActiveSnapshot();
+	ppl_schema_reloaded();
+	checkpoint.foreign |= worker->program != NULL &&
+		worker->program->pipeline->slot_lsn != worker->db->slot_lsn;
+	if (checkpoint.exists && !checkpoint.foreign &&
+		!ppl_position_after(checkpoint.position, worker->checkpoint.position) &&
+		!ppl_position_after(worker->checkpoint.position, checkpoint.position))
+		return true;
+	worker->checkpoint = checkpoint;
+	attempt->abandoned = true;
+	return false;
+}
+
+/*
  * Everything between the start of the transaction and the first event.  False
  * if there is nothing to be done because the definition is stopped or gone, or
- * was started anew from a later position, or is lost.
+ * was started anew from a later position, or is lost; and if another transaction
+ * changes what is needed.
  */
 static bool
 begin_work(Attempt *attempt, const PplBatch *batch)
 {
 	PplWorker  *worker = attempt->worker;
-	PplCheckpoint checkpoint;
 
 	if (batch && !batch->backlog)
 		ppl_settle(batch);
 	ppl_definition_lock(worker->pipeline_id, AccessShareLock);
-	if (worker->program == NULL || ppl_program_is_stale() ||
-		worker->program->version != worker->checkpoint.version)
+	for (;;)
 	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		ppl_program_free(worker->program);
-		worker->program = NULL;
-		worker->program = ppl_program_load(worker->context, worker->pipeline_id,
-										   worker->checkpoint.version);
-		ppl_checkpoint_load(worker->pipeline_id, &checkpoint);
-		PopActiveSnapshot();
-		checkpoint.foreign |= worker->program != NULL &&
-			worker->program->pipeline->slot_lsn != worker->db->slot_lsn;
-		if (!checkpoint.exists || checkpoint.foreign ||
-			ppl_position_after(checkpoint.position, worker->checkpoint.position) ||
-			ppl_position_after(worker->checkpoint.position, checkpoint.position))
-		{
-			worker->checkpoint = checkpoint;
-			attempt->abandoned = true;
+		if (!ppl_program_lock(worker->program, worker->consumer->source,
+							  &attempt->busy))
 			return false;
-		}
+		if (worker->program != NULL && !ppl_program_is_stale() &&
+			worker->program->version == worker->checkpoint.version)
+			break;
+		if (!load_program(attempt))
+			return false;
+		if (worker->program == NULL)
+			break;
 	}
 	worker->stopped = worker->program == NULL || !worker->program->pipeline->running;
 	if (!worker->stopped)
 	{
 		ppl_session_search_path(worker->program->pipeline->search_path);
 		ppl_control_batch(worker->pipeline_id);
+		/* what is to be accepted first is noted with this transaction */
+		attempt->abandoned = batch != NULL && !attempt->probing &&
+			ppl_schema_missed(worker, batch);
+		ppl_program_begin(worker->program);
 	}
-	return !worker->stopped;
+	return !worker->stopped && !attempt->abandoned;
 }
 
 /*
@@ -438,6 +490,7 @@ run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 					  list_length(worker->program->pipeline->stages),
 					  worker->program->pipeline->lineage,
 					  small || worker->chunks++ % PPL_TIMED_SHARE == 0);
+	ppl_event_begin(worker->program, batch);
 	run_events(attempt, batch, last);
 	if (attempt->cut)
 		return;
@@ -453,8 +506,39 @@ run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, guc_level);
 	ppl_policy_count(worker, batch, attempt->redrive);
-	if (!attempt->redrive)
-		attempt->position = batch->last;
+	if (attempt->redrive)
+		return;
+	ppl_schema_passed(worker, batch);
+	attempt->position = batch->last;
+}
+
+/*
+ * A truncate that an output cannot follow: nothing from its transaction on is to
+ * be done.
+ */
+static bool
+stands_before_truncate(Attempt *attempt, const PplBatch *batch)
+{
+	MemoryContext oldcontext;
+	ErrorData  *refusal;
+
+	if (attempt->probing)
+		return false;
+	for (int i = 0; i < batch->nevents; i++)
+	{
+		if (!PPL_EVENT_CLEARS(&batch->events[i]))
+			continue;
+		oldcontext = MemoryContextSwitchTo(attempt->worker->context);
+		refusal = ppl_upsert_refuse_truncate(attempt->worker);
+		MemoryContextSwitchTo(oldcontext);
+		if (refusal == NULL)
+			return false;
+		attempt->keep = batch->events[i].txn;
+		attempt->cut = true;
+		attempt->halt = refusal;
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -468,6 +552,8 @@ run_events(Attempt *attempt, const PplBatch *batch, bool last)
 	MemoryContext oldcontext;
 	ErrorContextCallback callback;
 
+	if (stands_before_truncate(attempt, batch))
+		return;
 	callback.callback = ppl_timeout_explain;
 	callback.arg = NULL;
 	callback.previous = error_context_stack;
@@ -510,6 +596,7 @@ run_probes(Attempt *attempt, const PplBatch *batch)
 	ppl_outcome_begin(batch->scratch, batch->nevents,
 					  list_length(attempt->worker->program->pipeline->stages),
 					  false, false);
+	ppl_event_begin(attempt->worker->program, batch);
 	run_events(attempt, batch, true);
 	PopActiveSnapshot();
 }
@@ -578,6 +665,8 @@ run_further_chunks(Attempt *attempt, const PplBatch *batch)
 										 * before */
 		else
 			wait_for_rest(worker, batch);
+		if (chunk->nevents == 0)
+			ppl_schema_passed(worker, chunk);
 		if (attempt->cut)
 			return;
 		if (complete)

@@ -57,6 +57,7 @@ typedef struct Search
 
 static ErrorData *run_group(Trial *trial, int first_txn, int last_txn);
 static void run_rows(Trial *trial, int first, int last);
+static void remove_before(Trial *trial, int ordinal);
 static ErrorData *try(Trial *trial, int first, int last);
 static bool fails(Trial *trial, int first, int last);
 static void blame(Trial *trial, int ordinal, ErrorData *error);
@@ -228,6 +229,7 @@ run_rows(Trial *trial, int first, int last)
 		else if (error != NULL)
 		{
 			blame(trial, suspect, error);
+			remove_before(trial, suspect);
 			if (!trial->searching && must_stop(trial, suspect))
 			{
 				trial->stopped = true;
@@ -239,6 +241,23 @@ run_rows(Trial *trial, int first, int last)
 		first = suspect + 1;
 	}
 	trial->part = search.size;
+}
+
+/*
+ * An event that fails makes no rows, but those that its source row had are
+ * removed all the same, unless that is what fails.
+ */
+static void
+remove_before(Trial *trial, int ordinal)
+{
+	const PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+	ErrorData  *error;
+
+	if (!trial->worker->program->statement->has_upserts || outcome->inert)
+		return;
+	error = try(trial, ordinal, ordinal);
+	if (error != NULL)
+		blame(trial, ordinal, error);
 }
 
 /* Try some events; errors that are nobody's fault are thrown. */
@@ -276,13 +295,30 @@ blame(Trial *trial, int ordinal, ErrorData *error)
 {
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 
+	/* what others did since would go when it is run again: nothing passes it */
+	if (trial->batch->events[ordinal - 1].kind == PPL_REC_TRUNCATE)
+		ReThrowError(error);
+	/* it makes no rows, and what it had before cannot be removed */
+	if (outcome->fate == PPL_FATE_FAILED)
+	{
+		outcome->inert = true;
+		outcome->excluded = true;
+		return;
+	}
 	/* some of its rows were rejected: that is decided already */
 	if (outcome->excluded)
 		return;
-	outcome->output = find_output(trial, error);
-	outcome->stage = find_stage(trial, ordinal, ppl_outcome_current_stage(), error);
-	if (outcome->stage > 0)
-		outcome->output = -1;
+	outcome->output = -1;
+	outcome->stage = 0;
+	if (!ppl_outcome_unpacking())
+	{
+		int			output = find_output(trial, error);
+
+		outcome->stage = find_stage(trial, ordinal,
+									ppl_outcome_current_stage(), error);
+		if (outcome->stage == 0)
+			outcome->output = output;
+	}
 	if (ppl_judge(error->sqlerrcode) == PPL_VERDICT_ENVIRONMENT &&
 		trial->batch->events[ordinal - 1].dead_letter_id == 0 &&
 		!ppl_witness_found(trial->worker, trial->batch, ordinal, trial->checking))

@@ -14,9 +14,15 @@
  *	_accept(ordinal)				the event enters the statement
  *	_pass(ordinal, stage, verdict)	a validation judged it
  *	_reach(ordinal, stage)			an enrichment or transform made a row of it
+ *	_wants(ordinal, output)			is it of a delete that this output leaves out?
  *	_mark(ordinal, output)			the row goes to this output, at the last one
  *									straight into its target
+ *	_write(ordinal, output, key)	the same at the last one, and the row that is
+ *									written is marked (base/mark.h)
  *	_produced(output, key...)		it is there
+ *	_put(ordinal, output, row)		the row is for this output of mode upsert
+ *
+ * What is written by upserts is only collected here; upsert.c does the rest.
  *
  * Nothing may stand between _mark and the INSERT, because RETURNING, where
  * _produced runs, cannot see the ordinal.
@@ -38,11 +44,15 @@
 #include "utils/formatting.h"
 #include "utils/lsyscache.h"
 
+#include "base/event.h"
 #include "catalog/handler.h"
+#include "catalog/own.h"
 #include "catalog/query.h"
 #include "catalog/shape.h"
+#include "catalog/source.h"
 #include "catalog/target.h"
 #include "worker/compile.h"
+#include "worker/compile_upsert.h"
 
 #define ORDINAL_NAME "_ord"
 #define CHAIN_NAME "_chain"
@@ -62,7 +72,9 @@ typedef struct Sink
 {
 	PplOutput  *output;
 	Step	   *transform;		/* or NULL */
+	PplShape   *row;
 	PplTarget  *target;
+	bool		takes_deletes;	/* old rows of deletes go there, too */
 } Sink;
 
 typedef struct Compiler
@@ -76,11 +88,16 @@ typedef struct Compiler
 	char	   *ordinal;		/* quoted */
 	int			sink;			/* whose transform is written now, or -1 */
 	bool		shared;			/* do several outputs read the chain as a CTE? */
+	bool		takes_deletes;	/* does any output take rows of deletes? */
+	bool		marks;			/* are the rows of outputs marked? */
 	StringInfoData sql;
 } Compiler;
 
 static void collect(Compiler *compiler, const PplPipeline *pipeline,
 					int version);
+static bool takes_deletes(const Compiler *compiler,
+						  const PplPipeline *pipeline, const Sink *sink);
+static bool is_marked(const Compiler *compiler);
 static Step *make_step(const PplPipeline *pipeline, const PplStage *stage,
 					   const char *signature);
 static char *choose_ordinal(const Compiler *compiler);
@@ -92,6 +109,8 @@ static List *dependencies(const Compiler *compiler,
 static List *add_step_dependencies(List *relids, const Step *step);
 static void emit_statement(Compiler *compiler);
 static void emit_sink(Compiler *compiler, int number, int depth);
+static void emit_sink_input(Compiler *compiler, int number, int depth);
+static char *wanted(const Compiler *compiler, const char *alias, int number);
 static char *key_arguments(const PplTarget *target);
 static void emit_chain(Compiler *compiler, int nsteps, int depth);
 static void emit_batch(Compiler *compiler, int depth);
@@ -103,7 +122,8 @@ static void emit_rows_of_scalar(Compiler *compiler, const Step *step,
 								int nsteps, int depth);
 static void emit_input(Compiler *compiler, int nsteps, const char *alias,
 					   int depth);
-static char *call(const Step *step, const char *alias);
+static char *call(const Compiler *compiler, const Step *step,
+				  const char *alias);
 static char *query_alias(const char *query);
 static char *query_text(const Step *step, const char *alias);
 static char *columns_of(const char *alias, const PplShape *shape);
@@ -111,17 +131,21 @@ static void line(Compiler *compiler, int depth, const char *format,...)
 			pg_attribute_printf(3, 4);
 
 PplStatement *
-ppl_compile(const PplPipeline *pipeline, int version)
+ppl_compile(const PplPipeline *pipeline, int version, bool mark)
 {
 	PplStatement *statement = palloc0(sizeof(*statement));
 	Compiler	compiler = {0};
 	char	   *ordinal;
 
 	collect(&compiler, pipeline, version);
+	ppl_source_check(pipeline->source, pipeline->operations,
+					 compiler.takes_deletes, false);
 	ordinal = choose_ordinal(&compiler);
 	compiler.ordinal = unconstify(char *, quote_identifier(ordinal));
 	compiler.shared = compiler.nsinks > 1;
 	compiler.sink = -1;
+	compiler.marks = mark && is_marked(&compiler);
+	statement->marks = compiler.marks;
 	initStringInfo(&compiler.sql);
 
 	emit_statement(&compiler);
@@ -139,7 +163,36 @@ ppl_compile(const PplPipeline *pipeline, int version)
 	}
 	describe(&compiler, statement, ordinal);
 	statement->relids = dependencies(&compiler, pipeline);
+	statement->upserts = palloc0((compiler.nsinks + 1) * sizeof(PplUpsert *));
+	for (int i = 0; i < compiler.nsinks; i++)
+	{
+		const Sink *sink = compiler.sinks[i];
+
+		if (!sink->output->upsert)
+		{
+			statement->has_appends = true;
+			continue;
+		}
+		statement->has_upserts = true;
+		statement->upserts[i] = ppl_compile_upsert(pipeline, sink->output,
+												   sink->target, sink->row,
+												   i, ordinal, compiler.marks);
+	}
 	return statement;
+}
+
+/*
+ * Check that a definition could be compiled, but for what outputs of mode upsert
+ * need to know of old rows.
+ */
+void
+ppl_compile_check(const PplPipeline *pipeline)
+{
+	Compiler	compiler = {0};
+
+	collect(&compiler, pipeline, pipeline->version);
+	ppl_source_check(pipeline->source, pipeline->operations,
+					 compiler.takes_deletes, true);
 }
 
 /*
@@ -158,10 +211,12 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 	foreach(lc, pipeline->stages)
 	{
 		const PplStage *stage = lfirst(lc);
+		PplShape   *rows = ppl_shape_after_stage(pipeline, compiler->last,
+												 stage);
 		Step	   *step = make_step(pipeline, stage, stage->handler);
 
 		step->input = compiler->last;
-		step->result = ppl_shape_after_stage(pipeline, step->input, stage);
+		step->result = rows;
 		if (stage->kind == PPL_STAGE_VALIDATE && step->handler == NULL)
 			step->verdict =
 				ppl_query_shape(pipeline, step->input, stage)->columns[0].type;
@@ -188,9 +243,48 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 			sink->transform->input = compiler->last;
 			sink->transform->result = row;
 		}
+		sink->row = row;
 		sink->target = ppl_target_resolve(pipeline, row, output);
+		sink->takes_deletes = takes_deletes(compiler, pipeline, sink);
+		compiler->takes_deletes |= sink->takes_deletes;
 		compiler->sinks[compiler->nsinks++] = sink;
 	}
+}
+
+/*
+ * Do old rows of deletes go to an output?  To one that appends, if a handler on
+ * the way there can tell them from others, since it takes the event.
+ */
+static bool
+takes_deletes(const Compiler *compiler, const PplPipeline *pipeline,
+			  const Sink *sink)
+{
+	if ((pipeline->operations & PPL_OP_DELETE) == 0 || sink->output->upsert)
+		return false;
+	for (int i = 0; i < compiler->nsteps; i++)
+	{
+		const PplHandler *handler = compiler->steps[i]->handler;
+
+		if (handler != NULL && handler->takes_event)
+			return true;
+	}
+	return sink->transform != NULL && sink->transform->handler->takes_event;
+}
+
+/*
+ * Can rows of the outputs be marked?  Those of all, or of none.
+ */
+static bool
+is_marked(const Compiler *compiler)
+{
+	for (int i = 0; i < compiler->nsinks; i++)
+	{
+		const Sink *sink = compiler->sinks[i];
+
+		if (!sink->target->plain || ppl_own_is_source(sink->output->target))
+			return false;
+	}
+	return compiler->nsinks > 0;
 }
 
 static Step *
@@ -263,6 +357,8 @@ describe(const Compiler *compiler, PplStatement *statement,
 
 	statement->noutputs = n;
 	statement->outputs = palloc(mul_size(n + 1, sizeof(PplOutput *)));
+	statement->takes_deletes = compiler->takes_deletes;
+	statement->output_takes_deletes = palloc(mul_size(n + 1, sizeof(bool)));
 	statement->output_nkeys = palloc(mul_size(n + 1, sizeof(int)));
 	statement->output_keys = palloc(mul_size(n + 1, sizeof(char **)));
 	statement->output_key_types = palloc(mul_size(n + 1, sizeof(Oid *)));
@@ -271,6 +367,7 @@ describe(const Compiler *compiler, PplStatement *statement,
 		const Sink *sink = compiler->sinks[i];
 
 		statement->outputs[i] = sink->output;
+		statement->output_takes_deletes[i] = sink->takes_deletes;
 		statement->output_nkeys[i] = sink->target->nkeys;
 		statement->output_keys[i] = sink->target->keys;
 		statement->output_key_types[i] = sink->target->key_types;
@@ -351,7 +448,7 @@ emit_statement(Compiler *compiler)
 }
 
 /*
- * The INSERT of one output.
+ * The INSERT of one output, or what collects the rows of an upsert.
  */
 static void
 emit_sink(Compiler *compiler, int number, int depth)
@@ -360,6 +457,16 @@ emit_sink(Compiler *compiler, int number, int depth)
 	const PplTarget *target = sink->target;
 	StringInfoData names;
 	StringInfoData values;
+
+	if (target->upsert != NULL)
+	{
+		line(compiler, depth, "SELECT");
+		emit_sink_input(compiler, number, depth);
+		line(compiler, depth, "WHERE %spipeline._put(x.%s, %d, %s)",
+			 sink->transform == NULL ? wanted(compiler, "x", number) : "",
+			 compiler->ordinal, number, ppl_compile_put_row(target, "x"));
+		return;
+	}
 
 	initStringInfo(&names);
 	initStringInfo(&values);
@@ -379,20 +486,44 @@ emit_sink(Compiler *compiler, int number, int depth)
 	if (target->overriding)
 		line(compiler, depth, "OVERRIDING SYSTEM VALUE");
 	line(compiler, depth, "SELECT%s", values.data);
-	if (sink->transform != NULL)
-	{
-		line(compiler, depth, "FROM (");
-		compiler->sink = number;
-		emit_rows(compiler, sink->transform, compiler->nsteps, depth + 1);
-		compiler->sink = -1;
-		line(compiler, depth, ") x");
-	}
-	else
-		emit_input(compiler, compiler->nsteps, "x", depth);
-	line(compiler, depth, "WHERE pipeline._mark(x.%s, %d)", compiler->ordinal,
-		 number);
+	emit_sink_input(compiler, number, depth);
+	line(compiler, depth, "WHERE %spipeline.%s(x.%s, %d%s)",
+		 sink->transform == NULL ? wanted(compiler, "x", number) : "",
+		 compiler->marks ? "_write" : "_mark", compiler->ordinal, number,
+		 compiler->marks ? ", $1" : "");
 	line(compiler, depth, "RETURNING pipeline._produced(%d%s)", number,
 		 key_arguments(target));
+}
+
+/* FROM the rows for one output. */
+static void
+emit_sink_input(Compiler *compiler, int number, int depth)
+{
+	const Sink *sink = compiler->sinks[number];
+
+	if (sink->transform == NULL)
+	{
+		emit_input(compiler, compiler->nsteps, "x", depth);
+		return;
+	}
+	line(compiler, depth, "FROM (");
+	compiler->sink = number;
+	emit_rows(compiler, sink->transform, compiler->nsteps, depth + 1);
+	compiler->sink = -1;
+	line(compiler, depth, ") x");
+}
+
+/*
+ * The rows for an output, but for those of deletes that it does not take.  Asked
+ * at the first fence that is the output's own.
+ */
+static char *
+wanted(const Compiler *compiler, const char *alias, int number)
+{
+	if (!compiler->takes_deletes || compiler->sinks[number]->takes_deletes)
+		return "";
+	return psprintf("pipeline._wants(%s.%s, %d) AND ", alias,
+					compiler->ordinal, number);
 }
 
 static char *
@@ -450,7 +581,7 @@ emit_validate(Compiler *compiler, int number, int depth)
 	emit_input(compiler, number - 1, alias, depth);
 	if (step->handler != NULL)
 		line(compiler, depth, "WHERE pipeline._pass(%s.%s, %d, %s)", alias,
-			 compiler->ordinal, number, call(step, alias));
+			 compiler->ordinal, number, call(compiler, step, alias));
 	else
 	{
 		if (step->verdict == BOOLOID)
@@ -506,7 +637,7 @@ emit_rows(Compiler *compiler, const Step *step, int nsteps, int depth)
 		 columns_of("s", step->result));
 	emit_input(compiler, nsteps, alias, depth);
 	if (step->handler != NULL)
-		line(compiler, depth, "CROSS JOIN LATERAL %s s", call(step, alias));
+		line(compiler, depth, "CROSS JOIN LATERAL %s s", call(compiler, step, alias));
 	else
 	{
 		line(compiler, depth, "CROSS JOIN LATERAL (");
@@ -529,7 +660,7 @@ emit_rows_of_scalar(Compiler *compiler, const Step *step, int nsteps,
 		 columns_of("(r.s)", step->result));
 	line(compiler, depth, "FROM (");
 	line(compiler, depth + 1, "SELECT p.%s, %s AS s", compiler->ordinal,
-		 call(step, "p"));
+		 call(compiler, step, "p"));
 	emit_input(compiler, nsteps, "p", depth + 1);
 	line(compiler, depth + 1, "OFFSET 0");
 	line(compiler, depth, ") r");
@@ -553,8 +684,8 @@ emit_input(Compiler *compiler, int nsteps, const char *alias, int depth)
 		line(compiler, depth + 1, "SELECT i.%s%s", compiler->ordinal,
 			 columns_of("i", compiler->last));
 		emit_input(compiler, nsteps, "i", depth + 1);
-		line(compiler, depth + 1, "WHERE pipeline._mark(i.%s, %d)",
-			 compiler->ordinal, sink);
+		line(compiler, depth + 1, "WHERE %spipeline._mark(i.%s, %d)",
+			 wanted(compiler, "i", sink), compiler->ordinal, sink);
 		line(compiler, depth + 1, "OFFSET 0");
 		line(compiler, depth, ") %s", alias);
 		return;
@@ -570,10 +701,11 @@ emit_input(Compiler *compiler, int nsteps, const char *alias, int depth)
 }
 
 /*
- * The call of a handler on a row, as ROW(...) of the type it takes.
+ * The call of a handler on a row, as ROW(...) of the type it takes, and the
+ * event if it takes that, too.
  */
 static char *
-call(const Step *step, const char *alias)
+call(const Compiler *compiler, const Step *step, const char *alias)
 {
 	PplShape   *argument = ppl_shape_of_type(step->handler->argtype);
 	StringInfoData buf;
@@ -583,8 +715,12 @@ call(const Step *step, const char *alias)
 	for (int i = 0; i < argument->ncolumns; i++)
 		appendStringInfo(&buf, "%s%s.%s", i > 0 ? ", " : "", alias,
 						 quote_identifier(argument->columns[i].name));
-	appendStringInfo(&buf, ")::%s)",
+	appendStringInfo(&buf, ")::%s",
 					 format_type_be_qualified(step->handler->argtype));
+	if (step->handler->takes_event)
+		appendStringInfo(&buf, ", pipeline._event(%s.%s)", alias,
+						 compiler->ordinal);
+	appendStringInfoChar(&buf, ')');
 	return buf.data;
 }
 

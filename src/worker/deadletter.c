@@ -16,40 +16,31 @@
 #include "catalog/names.h"
 #include "catalog/sql.h"
 #include "worker/deadletter.h"
+#include "worker/event.h"
+#include "worker/old.h"
 #include "worker/policy.h"
 
-#define LETTER_COLUMNS		16
+#define LETTER_COLUMNS		20
 #define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
 #define LETTERS_SLICE		32	/* queued ones that are read at once */
-
-static const char *
-operation_name(PplRecordKind kind)
-{
-	switch (kind)
-	{
-		case PPL_REC_INSERT:
-			return "insert";
-		case PPL_REC_UPDATE:
-			return "update";
-		case PPL_REC_DELETE:
-			return "delete";
-		case PPL_REC_TRUNCATE:
-			return "truncate";
-		case PPL_REC_CONTROL:
-		case PPL_REC_SCHEMA:
-		case PPL_REC_COMMIT:
-		case PPL_REC_NEXT:
-			break;
-	}
-	elog(ERROR, "record kind %d is no event", kind);
-	pg_unreachable();
-}
 
 static PplSqlArg
 text_or_null(const char *value)
 {
 	return value ? ppl_sql_arg_text(value) : ppl_sql_arg_null(TEXTOID);
+}
+
+static PplSqlArg
+jsonb_or_null(Datum value)
+{
+	return value ? ppl_sql_arg(JSONBOID, value) : ppl_sql_arg_null(JSONBOID);
+}
+
+static Size
+size_of(Datum value)
+{
+	return value ? VARSIZE_ANY(DatumGetPointer(value)) : 0;
 }
 
 /* What differs between the dead letters of one statement, by column. */
@@ -70,14 +61,23 @@ context_of(const ErrorData *error, const PplRendered *event)
 		return text_or_null(context);
 	return ppl_sql_arg_text(psprintf("%s%s%s: %s",
 									 context ? context : "", context ? "\n" : "",
-									 event->row ? "keeping the row, as text" :
+									 event->row || event->old ?
+									 "keeping the row, as text" :
 									 "the row was not kept", event->flaw));
+}
+
+static PplSqlArg
+digest_or_null(bool any, const PplDigest *digest)
+{
+	if (!any)
+		return ppl_sql_arg_null(UUIDOID);
+	return ppl_sql_arg(UUIDOID, UUIDPGetDatum(ppl_digest_to_uuid(*digest)));
 }
 
 /* Add the dead letter of an event. */
 static void
 add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
-		   int ordinal, const PplRendered *rendered)
+		   int ordinal, const PplRendered *rendered, const PplLetterKeys *keys)
 {
 	PplPipeline *pipeline = worker->program->pipeline;
 	const PplEvent *event = &batch->events[ordinal - 1];
@@ -94,9 +94,8 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		text_or_null(error ? unpack_sql_state(error->sqlerrcode) : NULL),
 		text_or_null(error ? error->detail : NULL),
 		context_of(error, rendered),
-		ppl_sql_arg_text(operation_name(event->kind)),
-		rendered->row ? ppl_sql_arg(JSONBOID, rendered->row) :
-		ppl_sql_arg_null(JSONBOID),
+		ppl_sql_arg_text(ppl_event_operation(event->kind)),
+		jsonb_or_null(rendered->row),
 		ppl_sql_arg(LSNOID, LSNGetDatum(txn->commit_lsn)),
 		ppl_sql_arg_int(event->seq),
 		ppl_sql_arg(XIDOID, TransactionIdGetDatum(txn->xid)),
@@ -105,14 +104,17 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		text_or_null(error && stage == NULL && outcome->output >= 0 ?
 					 worker->program->statement->outputs[outcome->output]->name :
 					 NULL),
-		text_or_null(rendered->flaw)
+		text_or_null(rendered->flaw),
+		jsonb_or_null(rendered->old),
+		digest_or_null(keys && keys->has_row, keys ? &keys->row : NULL),
+		digest_or_null(keys && keys->owes_removal, keys ? &keys->removal : NULL),
+		ppl_sql_arg_bool(keys && keys->superseded)
 	};
 
 	for (int i = 0; i < LETTER_COLUMNS; i++)
 		letters->columns[i][letters->count] = row[i];
 	letters->count++;
-	letters->bytes += rendered->row ?
-		VARSIZE_ANY(DatumGetPointer(rendered->row)) : 0;
+	letters->bytes += size_of(rendered->row) + size_of(rendered->old);
 }
 
 /* Write what was added: new dead letters, or the next failure of old ones. */
@@ -132,14 +134,17 @@ write_letters(Letters *letters, PplWorker *worker)
 	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
 					   " (pipeline_id, version, source, stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
-					   "  committed_at, attempts, output, flaw)"
+					   "  committed_at, attempts, output, flaw, old_event,"
+					   "  source_digest, removal_digest, superseded)"
 					   " SELECT $1, $2, $3, l.* FROM ROWS FROM (pg_catalog.unnest($4),"
 					   "  pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),"
 					   "  pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
 					   "  pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13),"
 					   "  pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16),"
 					   "  pg_catalog.unnest($17), pg_catalog.unnest($18),"
-					   "  pg_catalog.unnest($19)) AS l"
+					   "  pg_catalog.unnest($19), pg_catalog.unnest($20),"
+					   "  pg_catalog.unnest($21), pg_catalog.unnest($22),"
+					   "  pg_catalog.unnest($23)) AS l"
 					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
 					   "  version = excluded.version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
@@ -147,6 +152,7 @@ write_letters(Letters *letters, PplWorker *worker)
 					   "  detail = excluded.detail, context = excluded.context,"
 					   "  failed_at = excluded.failed_at, attempts = excluded.attempts,"
 					   "  output = excluded.output,"
+					   "  removal_digest = excluded.removal_digest,"
 					   "  state = 'open', queued = false",
 					   lengthof(args), args);
 	letters->count = 0;
@@ -155,11 +161,11 @@ write_letters(Letters *letters, PplWorker *worker)
 
 /*
  * Store the dead letters of a batch.  rendered has the row of each new one by
- * ordinal; those of old ones are kept as they are.
+ * ordinal; those of old ones are kept as they are.  keys, by ordinal, or NULL.
  */
 void
 ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
-					 const PplRendered *rendered)
+					 const PplRendered *rendered, const PplLetterKeys *keys)
 {
 	Letters    *letters = NULL;
 
@@ -169,7 +175,8 @@ ppl_deadletter_store(PplWorker *worker, const PplBatch *batch,
 			continue;
 		if (letters == NULL)
 			letters = palloc0(sizeof(*letters));
-		add_letter(letters, worker, batch, ordinal, &rendered[ordinal]);
+		add_letter(letters, worker, batch, ordinal, &rendered[ordinal],
+				   keys ? &keys[ordinal] : NULL);
 		if (letters->count == LETTERS_MAX || letters->bytes > LETTERS_MAX_BYTES)
 			write_letters(letters, worker);
 	}
@@ -196,18 +203,68 @@ fail_restoring(int64 id, const ErrorData *error)
 					   lengthof(args), args);
 }
 
-/*
- * The row of a queued dead letter as a tuple of today's row type.  In a careful
- * run, if it does not fit or was not kept as it was, NULL: that is the letter's
- * own fault, and no reason to keep the others.
- */
-static HeapTuple
-restore(PplWorker *worker, const PplSqlResult *letters, int64 i, bool careful)
+/* What a queued dead letter was. */
+typedef struct Restored
 {
-	ErrorData  *error = NULL;
-	HeapTuple	tuple = NULL;
+	PplRecordKind kind;
+	HeapTuple	row;			/* new one of an insert or update */
+	HeapTuple	old;			/* of an update or delete */
+	bool	   *in_old;
+} Restored;
 
-	if (!ppl_sql_isnull(letters, i, 9))
+/* Columns of a queued dead letter. */
+enum
+{
+	QUEUED_ID,
+	QUEUED_VERSION,
+	QUEUED_KIND,
+	QUEUED_EVENT,
+	QUEUED_LSN,
+	QUEUED_SEQ,
+	QUEUED_XID,
+	QUEUED_COMMITTED_AT,
+	QUEUED_ATTEMPTS,
+	QUEUED_FLAW,
+	QUEUED_OPERATION,
+	QUEUED_OLD_EVENT,
+	QUEUED_SUPERSEDED,
+	QUEUED_OWES_REMOVAL
+};
+
+/* A row that it has, or 0. */
+static Datum
+jsonb_of(const PplSqlResult *letters, int64 i, int column)
+{
+	return ppl_sql_isnull(letters, i, column) ? (Datum) 0 :
+		ppl_sql_value(letters, i, column);
+}
+
+/* The same as a tuple of today's row type, or NULL. */
+static HeapTuple
+restore_row(PplWorker *worker, Datum row, bool partial, ErrorData **error)
+{
+	if (row == (Datum) 0 || (error && *error != NULL))
+		return NULL;
+	return ppl_render_restore(worker->program, row, partial, error);
+}
+
+/*
+ * The rows of a queued dead letter.  False, in a careful run, if they do not fit
+ * or were not kept as they were: that is the letter's own fault, and no reason to
+ * keep the others.
+ */
+static bool
+restore(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters, int64 i,
+		bool careful, Restored *restored)
+{
+	Datum		row = jsonb_of(letters, i, QUEUED_EVENT);
+	Datum		old = jsonb_of(letters, i, QUEUED_OLD_EVENT);
+	ErrorData  *error = NULL;
+	ErrorData **caught = careful ? &error : NULL;
+
+	memset(restored, 0, sizeof(*restored));
+	restored->kind = ppl_event_kind(ppl_sql_text(letters, i, QUEUED_OPERATION));
+	if (!ppl_sql_isnull(letters, i, QUEUED_FLAW))
 	{
 		if (!careful)
 			ereport(ERROR,
@@ -216,37 +273,59 @@ restore(PplWorker *worker, const PplSqlResult *letters, int64 i, bool careful)
 		error = palloc0(sizeof(*error));
 		error->sqlerrcode = ERRCODE_DATA_EXCEPTION;
 		error->message = "the row cannot be restored, since it could not be kept as it was";
-		error->detail = ppl_sql_text(letters, i, 9);
+		error->detail = ppl_sql_text(letters, i, QUEUED_FLAW);
 	}
 	else
-		tuple = ppl_render_restore(worker->program, ppl_sql_value(letters, i, 3),
-								   careful ? &error : NULL);
+	{
+		if (restored->kind != PPL_REC_DELETE)
+			restored->row = restore_row(worker, row, false, caught);
+		restored->old = restore_row(worker, old, true, caught);
+	}
 	if (error != NULL)
-		fail_restoring(DatumGetInt64(ppl_sql_value(letters, i, 0)), error);
-	return tuple;
+		fail_restoring(DatumGetInt64(ppl_sql_value(letters, i, QUEUED_ID)), error);
+	else
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
+
+		/* of a delete, the row is there if all of it was known */
+		if (old == (Datum) 0)
+			restored->in_old = palloc0(worker->program->source_desc->natts);
+		else
+			restored->in_old =
+				ppl_old_columns_of(worker->program, old,
+								   restored->kind == PPL_REC_DELETE && row != (Datum) 0);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	return error == NULL;
 }
 
 /* Put a dead letter into a batch. */
 static void
 add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
-		   int64 i, HeapTuple tuple)
+		   int64 i, const Restored *restored)
 {
 	PplRecordHeader header;
 	PplEvent   *event;
 
 	memset(&header, 0, sizeof(header));
-	header.kind = PPL_REC_INSERT;
-	header.commit_lsn = DatumGetLSN(ppl_sql_value(letters, i, 4));
-	header.seq = ppl_sql_int(letters, i, 5);
-	header.xid = DatumGetTransactionId(ppl_sql_value(letters, i, 6));
-	header.committed_at = DatumGetTimestampTz(ppl_sql_value(letters, i, 7));
-	ppl_batch_add_event(batch, &header, worker->program->source_desc, tuple);
+	header.kind = restored->kind;
+	header.commit_lsn = DatumGetLSN(ppl_sql_value(letters, i, QUEUED_LSN));
+	header.seq = ppl_sql_int(letters, i, QUEUED_SEQ);
+	header.xid = DatumGetTransactionId(ppl_sql_value(letters, i, QUEUED_XID));
+	header.committed_at =
+		DatumGetTimestampTz(ppl_sql_value(letters, i, QUEUED_COMMITTED_AT));
+	ppl_batch_add_event(batch, &header, worker->program->source_desc,
+						restored->old, restored->row);
 
 	event = &batch->events[batch->nevents - 1];
-	event->dead_letter_id = DatumGetInt64(ppl_sql_value(letters, i, 0));
-	event->dead_letter_version = ppl_sql_int(letters, i, 1);
-	event->was_rejected = strcmp(ppl_sql_text(letters, i, 2), "rejected") == 0;
-	event->attempts = ppl_sql_int(letters, i, 8);
+	event->in_old = restored->in_old;
+	event->superseded = ppl_sql_bool(letters, i, QUEUED_SUPERSEDED);
+	event->removed = !ppl_sql_bool(letters, i, QUEUED_OWES_REMOVAL);
+	event->dead_letter_id = DatumGetInt64(ppl_sql_value(letters, i, QUEUED_ID));
+	event->dead_letter_version = ppl_sql_int(letters, i, QUEUED_VERSION);
+	event->was_rejected =
+		strcmp(ppl_sql_text(letters, i, QUEUED_KIND), "rejected") == 0;
+	event->attempts = ppl_sql_int(letters, i, QUEUED_ATTEMPTS);
 }
 
 /*
@@ -263,7 +342,9 @@ read_queued(PplWorker *worker, PplPosition after, int limit)
 	};
 
 	return ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
-					   " committed_at, attempts, flaw FROM " PPL_DEAD_LETTERS
+					   " committed_at, attempts, flaw, operation, old_event,"
+					   " superseded, removal_digest IS NOT NULL"
+					   " FROM " PPL_DEAD_LETTERS
 					   " WHERE pipeline_id = $1 AND queued"
 					   " AND (commit_lsn, seq) > ($2, $3)"
 					   " ORDER BY commit_lsn, seq LIMIT $4 FOR UPDATE",
@@ -293,14 +374,14 @@ ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit,
 
 		for (int64 i = 0; i < letters->nrows && bytes < max_bytes; i++)
 		{
-			HeapTuple	tuple = restore(worker, letters, i, careful);
+			Restored	restored;
 
-			after.commit_lsn = DatumGetLSN(ppl_sql_value(letters, i, 4));
-			after.seq = ppl_sql_int(letters, i, 5);
-			if (!ppl_sql_isnull(letters, i, 3))
-				bytes += VARSIZE_ANY(DatumGetPointer(ppl_sql_value(letters, i, 3)));
-			if (tuple != NULL)
-				add_queued(worker, batch, letters, i, tuple);
+			after.commit_lsn = DatumGetLSN(ppl_sql_value(letters, i, QUEUED_LSN));
+			after.seq = ppl_sql_int(letters, i, QUEUED_SEQ);
+			bytes += size_of(jsonb_of(letters, i, QUEUED_EVENT)) +
+				size_of(jsonb_of(letters, i, QUEUED_OLD_EVENT));
+			if (restore(worker, batch, letters, i, careful, &restored))
+				add_queued(worker, batch, letters, i, &restored);
 			taken++;
 		}
 		more = letters->nrows == slice;

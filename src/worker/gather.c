@@ -68,15 +68,27 @@ transaction_of(PplBatch *batch, const PplRecordHeader *header)
 	txn->committed_at = header->committed_at;
 	txn->first = batch->nevents + 1;
 	txn->nevents = 0;
+	txn->schema = false;
 	return txn;
 }
 
+/* NULL if there is none. */
+static HeapTuple
+copy_tuple(PplBatch *batch, HeapTuple tuple)
+{
+	if (tuple == NULL || tuple->t_data == NULL)
+		return NULL;
+	batch->bytes += tuple->t_len;
+	return heap_copytuple(tuple);
+}
+
 /*
- * Append an event; the tuple is copied, desc must outlive the batch.
+ * Append an event; its tuples, if it has them, are copied, desc must outlive the
+ * batch.
  */
 void
 ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
-					TupleDesc desc, HeapTuple tuple)
+					TupleDesc desc, HeapTuple old_tuple, HeapTuple new_tuple)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
 	PplEvent   *event;
@@ -94,8 +106,15 @@ ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 	event->seq = header->seq;
 	event->txn = batch->ntxns - 1;
 	event->desc = desc;
-	event->tuple = tuple->t_data ? heap_copytuple(tuple) : NULL;
-	batch->bytes += tuple->t_len + sizeof(PplEvent);
+	event->partial = (header->flags & PPL_REC_PARTIAL) != 0;
+	if (header->kind == PPL_REC_DELETE)
+		event->tuple = copy_tuple(batch, old_tuple);
+	else
+	{
+		event->tuple = copy_tuple(batch, new_tuple);
+		event->old_tuple = copy_tuple(batch, old_tuple);
+	}
+	batch->bytes += sizeof(PplEvent);
 	batch->last.commit_lsn = header->commit_lsn;
 	batch->last.seq = header->seq;
 	MemoryContextSwitchTo(oldcontext);
@@ -145,6 +164,42 @@ is_full(const PplBatch *batch, const PplGatherRequest *request)
 		batch->bytes >= request->max_bytes;
 }
 
+/* This record ends the batch. */
+static void
+set_control(PplBatch *batch, const PplSpoolRecord *record)
+{
+	batch->has_control = true;
+	batch->control = record->control;
+	batch->control_xid = record->header.xid;
+	batch->control_committed_at = record->header.committed_at;
+	batch->control_position.commit_lsn = record->header.commit_lsn;
+	batch->control_position.seq = record->header.seq;
+}
+
+/*
+ * A pipeline may have to stop after the transaction of the last event, see
+ * ppl_schema_passed: nothing of later ones is to be with it.
+ */
+static bool
+stands_after(const PplBatch *batch, const PplGatherRequest *request)
+{
+	return batch->events[batch->nevents - 1].partial &&
+		request->only == InvalidXLogRecPtr;
+}
+
+/*
+ * A change of the source within a transaction that has events before it is no
+ * reason to show a half of that, if nothing has to be stopped.
+ */
+static bool
+is_passed(const PplSpoolRecord *record, const PplGatherRequest *request,
+		  bool open)
+{
+	return record->control.action == PPL_CONTROL_SCHEMA &&
+		(record->control.flags & PPL_CONTROL_PAUSES) == 0 &&
+		(open || record->header.commit_lsn == request->only);
+}
+
 /*
  * Fill the batch from the reader's position, at most up to end, which is
  * published.  Afterwards the reader stands at batch->end_pos.
@@ -187,10 +242,12 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			if (record.control.pipeline_id != request->pipeline_id ||
 				(!request->born && record.control.action != PPL_CONTROL_BIRTH))
 				continue;
-			batch->has_control = true;
-			batch->control = record.control;
-			batch->control_xid = record.header.xid;
-			batch->control_position = position;
+			if (is_passed(&record, request, open))
+			{
+				transaction_of(batch, &header)->schema = true;
+				continue;
+			}
+			set_control(batch, &record);
 			batch->control_end = ppl_spool_reader_position(reader);
 			take_cut(&cut, batch, before);
 			open = false;
@@ -201,10 +258,10 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 		{
 			(void) ppl_spool_reader_next(reader, end, &record);
 			ppl_batch_add_event(batch, &record.header, record.schema->desc,
-								record.new_tuple.t_data ? &record.new_tuple :
-								&record.old_tuple);
+								&record.old_tuple, &record.new_tuple);
+			batch->events[batch->nevents - 1].in_old = record.schema->in_old;
 			open = true;
-			full = is_full(batch, request);
+			full = is_full(batch, request) || stands_after(batch, request);
 		}
 		else
 			ppl_spool_reader_skip(reader);

@@ -7,6 +7,7 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "nodes/bitmapset.h"
 
 #include "spool/reader.h"
 
@@ -19,6 +20,8 @@ typedef struct PplBatchTxn
 	TimestampTz committed_at;
 	int			first;			/* ordinal of its first event here */
 	int			nevents;
+	bool		schema;			/* it changed the source, and that is no
+								 * reason to stop */
 	PplSpoolPos end_pos;		/* in the spool, when it is complete */
 } PplBatchTxn;
 
@@ -32,8 +35,19 @@ typedef struct PplEvent
 	int			dead_letter_version;	/* definition under which it became
 										 * one */
 	bool		was_rejected;	/* else failed */
+	bool		superseded;		/* redriven, but a later event changed its
+								 * source row: nothing for upserts */
+	bool		removed;		/* redriven, and what its old row produced is
+								 * gone since it failed */
 	TupleDesc	desc;			/* layout of tuple */
-	HeapTuple	tuple;			/* new row, or the old one of a delete */
+	bool		partial;		/* truncate of partitions of the source only */
+	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL
+								 * of a truncate */
+	HeapTuple	old_tuple;		/* of an update, as far as the replica
+								 * identity has it; NULL = its key did not
+								 * change */
+	const bool *in_old;			/* by attribute number in desc - 1: which
+								 * columns of an old row are known */
 } PplEvent;
 
 /* What is processed in one statement. Lives in its own memory context. */
@@ -58,6 +72,7 @@ typedef struct PplBatch
 	bool		has_control;	/* a control record follows the events */
 	PplControl	control;
 	TransactionId control_xid;
+	TimestampTz control_committed_at;
 	PplPosition control_position;
 	PplSpoolPos control_end;
 } PplBatch;
@@ -76,9 +91,14 @@ typedef struct PplGatherRequest
 	Size		max_bytes;
 } PplGatherRequest;
 
+/* Is nothing left of the source after this event? */
+#define PPL_EVENT_CLEARS(event) \
+	((event)->kind == PPL_REC_TRUNCATE && !(event)->partial)
+
 extern PplBatch *ppl_batch_create(MemoryContext parent);
 extern void ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
-								TupleDesc desc, HeapTuple tuple);
+								TupleDesc desc, HeapTuple old_tuple,
+								HeapTuple new_tuple);
 extern void ppl_batch_cut(PplBatch *batch, int ntxns);
 extern void ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 					   const PplGatherRequest *request);

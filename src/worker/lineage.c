@@ -193,7 +193,8 @@ ppl_lineage_output(PplLineage *lineage, int output, PplLineageOutcome outcome)
 }
 
 void
-ppl_lineage_row(PplLineage *lineage, int output, const PplLineageValue *key)
+ppl_lineage_row(PplLineage *lineage, int output, PplLineageChange change,
+				const PplLineageValue *key)
 {
 	PendingOutput *pending = pending_output(lineage, output);
 	int			nkeys = lineage->header->outputs[output].nkeys;
@@ -203,6 +204,10 @@ ppl_lineage_row(PplLineage *lineage, int output, const PplLineageValue *key)
 		nsame = lineage->header->nkeys;
 	pending->outcome = PPL_LINEAGE_PRODUCED;
 	pending->nrows++;
+	if (change == PPL_LINEAGE_SUPERSEDED)
+		appendStringInfoChar(&pending->rows, PPL_LINEAGE_ROW_SUPERSEDED);
+	else if (change == PPL_LINEAGE_REMOVED)
+		appendStringInfoChar(&pending->rows, PPL_LINEAGE_ROW_REMOVED);
 	for (int i = 0; i < nkeys; i++)
 		put_value(&pending->rows, &key[i], &pending->last[i],
 				  i < nsame ? &lineage->key[i] : NULL);

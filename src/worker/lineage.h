@@ -24,14 +24,15 @@
  *				key's values if ..EV_KEY; then for each output: varint (rows
  *				* 4 + PplLineageOutcome), left out with ..EV_SIMPLE (one row
  *				each), and its rows
- *	row			the values of the output's key, or a byte 0 if it has none
+ *	row			the values of the output's key, or a byte 0 if it has none; before
+ *				them a byte PPL_LINEAGE_ROW_* if the row was not just written
  *	reason		varint 0 and a string, or varint n for the n-th string that
  *				was written in this value
  *	value		varint v.  v even: the integer as text which is v / 2
  *				unzigzagged more than the integer before of the same column of
  *				the same relation.  v odd, n = v / 2: 0 is NULL, 1 the text of
- *				the same column of this event's source key, 2 and 3 are free,
- *				else n - 4 bytes of text follow
+ *				the same column of this event's source key, 2 and 3 are what
+ *				PPL_LINEAGE_ROW_* look like, else n - 4 bytes of text follow
  */
 #ifndef PPL_LINEAGE_H
 #define PPL_LINEAGE_H
@@ -57,6 +58,14 @@ typedef enum PplLineageOutcome
 	PPL_LINEAGE_REJECTED,
 	PPL_LINEAGE_FAILED
 } PplLineageOutcome;
+
+/* What became of a row of an output that was produced. */
+typedef enum PplLineageChange
+{
+	PPL_LINEAGE_WRITTEN,
+	PPL_LINEAGE_SUPERSEDED,		/* by a later event of the batch */
+	PPL_LINEAGE_REMOVED
+} PplLineageChange;
 
 typedef struct PplLineageColumn
 {
@@ -123,9 +132,10 @@ extern void ppl_lineage_output(PplLineage *lineage, int output,
 
 /*
  * The last event produced one row, with these key values (ignored if the
- * output has no key), in an output; sets the outcome to produced.
+ * output has no key), in an output, or removed it; sets the outcome to produced.
  */
 extern void ppl_lineage_row(PplLineage *lineage, int output,
+							PplLineageChange change,
 							const PplLineageValue *key);
 
 /* End the value; nothing may be appended after it. */
@@ -145,6 +155,7 @@ typedef struct PplLineageRow
 	const PplLineageValue *source_key;	/* header->nkeys, or NULL */
 	int			output;
 	PplLineageOutcome outcome;
+	PplLineageChange change;
 	const PplLineageValue *output_key;	/* of the output's nkeys, or NULL */
 	int			part;			/* of the event in the output, from 1 */
 } PplLineageRow;
@@ -175,6 +186,9 @@ extern void ppl_lineage_decode(const char *data, Size len,
 #define PPL_LINEAGE_EV_REASON		0x20
 #define PPL_LINEAGE_EV_SIMPLE		0x40
 #define PPL_LINEAGE_EV_KEY			0x80
+
+#define PPL_LINEAGE_ROW_SUPERSEDED	(2 << 1 | 1)
+#define PPL_LINEAGE_ROW_REMOVED		(3 << 1 | 1)
 
 #define PPL_LINEAGE_VALUE_NULL		0
 #define PPL_LINEAGE_VALUE_SAME		1

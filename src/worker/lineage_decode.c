@@ -60,6 +60,7 @@ static void get_transaction(Decoder *d);
 static void get_event(Decoder *d, uint8 flags);
 static const char *get_reason(Decoder *d);
 static void get_output(Decoder *d, int output, bool simple);
+static PplLineageChange get_change(Decoder *d);
 static void get_key(Decoder *d, KeyReader *reader, const KeyReader *same);
 static void get_integer(KeyReader *reader, int column, uint64 zigzag);
 
@@ -304,6 +305,7 @@ get_output(Decoder *d, int output, bool simple)
 
 	row->output = output;
 	row->outcome = PPL_LINEAGE_PRODUCED;
+	row->change = PPL_LINEAGE_WRITTEN;
 	row->output_key = NULL;
 	row->part = 1;
 	if (!simple)
@@ -320,6 +322,7 @@ get_output(Decoder *d, int output, bool simple)
 	for (uint64 i = 0; i < nrows; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		row->change = get_change(d);
 		if (reader->nkeys > 0)
 		{
 			get_key(d, reader, row->source_key != NULL ? &d->source : NULL);
@@ -330,6 +333,22 @@ get_output(Decoder *d, int output, bool simple)
 		row->part = (int) i + 1;
 		d->callback(&d->header, row, d->arg);
 	}
+}
+
+static PplLineageChange
+get_change(Decoder *d)
+{
+	if (d->at < d->end && *d->at == PPL_LINEAGE_ROW_SUPERSEDED)
+	{
+		d->at++;
+		return PPL_LINEAGE_SUPERSEDED;
+	}
+	if (d->at < d->end && *d->at == PPL_LINEAGE_ROW_REMOVED)
+	{
+		d->at++;
+		return PPL_LINEAGE_REMOVED;
+	}
+	return PPL_LINEAGE_WRITTEN;
 }
 
 /*

@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/guc.h"
 #include "base/latency.h"
 #include "base/process.h"
@@ -38,6 +39,7 @@
 #include "worker/catchup.h"
 #include "worker/main.h"
 #include "worker/pause.h"
+#include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
 #include "worker/worker.h"
@@ -73,6 +75,7 @@ pipeline_worker_main(Datum arg)
 		self.consumer->pipeline_id != order.pipeline_id ||
 		!ppl_process_attach(&self.consumer->process, order.generation))
 		proc_exit(0);
+	self.stops = pg_atomic_read_u32(&self.consumer->stops);
 	set_state(PPL_WORKER_STARTING);
 	before_shmem_exit(tell_refusal, (Datum) 0);
 
@@ -301,10 +304,13 @@ work_backlog(void)
 static bool
 work_once(XLogRecPtr decoded, PplSpoolPos end)
 {
-	PplBatch   *batch = ppl_batch_create(self.context);
+	PplBatch   *batch;
 	PplBatchEnd end_of_batch = PPL_BATCH_DONE;
 	bool		any;
 
+	if (ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
+		return true;
+	batch = ppl_batch_create(self.context);
 	batch->backlog = (self.reader == self.backlog);
 	if (!gather(batch, end))
 	{
@@ -351,6 +357,7 @@ static bool
 act_on_control(const PplBatch *batch)
 {
 	const PplControl *control = &batch->control;
+	int			version = control->version;
 	bool		gone;
 
 	if (control->action == PPL_CONTROL_REDRIVE &&
@@ -360,17 +367,28 @@ act_on_control(const PplBatch *batch)
 	HOLD_CANCEL_INTERRUPTS();	/* there is no batch to try again */
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (control->action == PPL_CONTROL_SCHEMA)
+	{
+		/* it is not a change of the definition, and does not hold that */
+		version = self.checkpoint.version;
+		if (!batch->backlog)
+			ppl_settle_xid(batch->control_xid);
+	}
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	gone = ppl_definition_load(self.pipeline_id) == NULL;
+	if (!gone && control->action == PPL_CONTROL_SCHEMA)
+		ppl_schema_reached(&self, batch);
 	if (!gone && control->action == PPL_CONTROL_BIRTH)
 		ppl_checkpoint_birth(self.pipeline_id, batch->control_position,
 							 control->version);
 	else if (!gone)
 		ppl_checkpoint_version(self.pipeline_id, batch->control_position,
-							   control->version);
+							   version);
 	PopActiveSnapshot();
+	PPL_FAILPOINT("worker-before-control");
 	CommitTransactionCommand();
+	PPL_FAILPOINT("worker-after-control");
 	RESUME_CANCEL_INTERRUPTS();
 	MemoryContextSwitchTo(self.context);
 	if (gone)
@@ -384,7 +402,7 @@ act_on_control(const PplBatch *batch)
 	self.checkpoint.exists = true;
 	self.checkpoint.foreign = false;
 	self.checkpoint.position = batch->control_position;
-	self.checkpoint.version = control->version;
+	self.checkpoint.version = version;
 	return true;
 }
 

@@ -19,6 +19,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "base/mark.h"
 #include "worker/outcome.h"
 
 PPL_FUNCTION(pipeline_accept);
@@ -26,7 +27,9 @@ PPL_FUNCTION(pipeline_pass_bool);
 PPL_FUNCTION(pipeline_pass_text);
 PPL_FUNCTION(pipeline_reach);
 PPL_FUNCTION(pipeline_mark);
+PPL_FUNCTION(pipeline_write);
 PPL_FUNCTION(pipeline_produced);
+PPL_FUNCTION(pipeline_removed);
 PPL_FUNCTION(pipeline_note_support);
 
 /* State of the batch under way. */
@@ -39,6 +42,7 @@ static struct
 	PplEventOutcome *events;	/* by ordinal, from 1 */
 	PplStageTally *tallies;		/* by stage, from 1 */
 	int			current;		/* ordinal, 0 = none */
+	bool		unpacking;		/* its row is made, for the first stage */
 	int			current_stage;	/* stage that works on it, nstages + 1 =
 								 * output */
 	int			current_output; /* number of the output of the last _mark */
@@ -47,6 +51,22 @@ static struct
 	instr_time	since;			/* when current_stage began */
 	instr_time *spent;			/* by stage, if this batch is timed; else NULL */
 }			self;
+
+/*
+ * The event that a fence names; an error outside a worker's statement.  Whatever runs
+ * next may write, so that must not be marked.
+ */
+static inline PplEventOutcome *
+event_at(int32 ordinal)
+{
+	if (unlikely(self.context == NULL || ordinal < 1 || ordinal > self.nevents))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this function belongs to the statement of a pipeline"),
+				 errhint("It can be called by the worker of a pipeline only.")));
+	ppl_mark_clear();
+	return &self.events[ordinal];
+}
 
 /*
  * A batch of nevents begins; all it notes goes to context.  Keys of produced
@@ -74,6 +94,7 @@ ppl_outcome_begin(MemoryContext context, int nevents, int nstages,
 		INSTR_TIME_SET_CURRENT(self.since);
 	}
 	self.current = 0;
+	self.unpacking = false;
 	self.current_stage = 0;
 	self.current_output = -1;
 	MemoryContextSwitchTo(oldcontext);
@@ -103,7 +124,7 @@ ppl_outcome_reset(int first, int last)
 	{
 		PplEventOutcome *event = &self.events[i];
 
-		event->rows = event->last_row = NULL;
+		event->rows = event->last_row = event->removed = NULL;
 		if (event->excluded)
 			continue;
 		event->reached = 0;
@@ -111,6 +132,7 @@ ppl_outcome_reset(int first, int last)
 		event->reason = NULL;
 	}
 	self.current = 0;
+	self.unpacking = false;
 	self.current_stage = 0;
 }
 
@@ -127,6 +149,15 @@ PplEventOutcome *
 ppl_outcome_of(int ordinal)
 {
 	return &self.events[ordinal];
+}
+
+/*
+ * Error 55000 unless there is a batch under way with an event of this ordinal.
+ */
+void
+ppl_outcome_require(int ordinal)
+{
+	(void) event_at(ordinal);
 }
 
 PplStageTally *
@@ -172,13 +203,34 @@ ppl_outcome_set_current(int ordinal)
 }
 
 /*
+ * The row of this event is made, before any stage sees it; 0 = of none any more.
+ */
+void
+ppl_outcome_unpack(int ordinal)
+{
+	self.current = ordinal;
+	self.unpacking = ordinal != 0;
+}
+
+/*
+ * Did the last error come while the row of the current event was made?
+ */
+bool
+ppl_outcome_unpacking(void)
+{
+	return self.unpacking;
+}
+
+/*
  * From here on no event is to be blamed for an error, which would be one of
  * the outputs.
  */
 void
 ppl_outcome_clear_current(void)
 {
+	ppl_mark_clear();
 	self.current = 0;
+	self.unpacking = false;
 	self.current_stage = self.nstages + 1;
 	self.moves++;
 }
@@ -225,18 +277,6 @@ ppl_outcome_end(void)
 	self.context = NULL;
 	self.events = NULL;
 	self.current = 0;
-}
-
-/* The event that a fence names; an error outside a worker's statement. */
-static inline PplEventOutcome *
-event_at(int32 ordinal)
-{
-	if (unlikely(self.context == NULL || ordinal < 1 || ordinal > self.nevents))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this function belongs to the statement of a pipeline"),
-				 errhint("It can be called by the worker of a pipeline only.")));
-	return &self.events[ordinal];
 }
 
 /* A stage goes to work on an event; the time until now was its predecessor's. */
@@ -335,17 +375,38 @@ pipeline_reach(PG_FUNCTION_ARGS)
 }
 
 /*
+ * A row of this event goes to this output.
+ */
+void
+ppl_outcome_to_output(int ordinal, int output)
+{
+	(void) event_at(ordinal);
+	switch_to(ordinal, self.nstages + 1);
+	self.current_output = output;
+}
+
+/*
  * pipeline._mark(ordinal, output): the row goes to this output; the one that is
- * inserted next comes from here.
+ * written or removed next is for this event.  A third argument is there for the
+ * planner only.
  */
 Datum
 pipeline_mark(PG_FUNCTION_ARGS)
 {
-	int32		ordinal = PG_GETARG_INT32(0);
+	ppl_outcome_to_output(PG_GETARG_INT32(0), PG_GETARG_INT32(1));
+	PG_RETURN_BOOL(true);
+}
 
-	(void) event_at(ordinal);
-	switch_to(ordinal, self.nstages + 1);
-	self.current_output = PG_GETARG_INT32(1);
+/*
+ * pipeline._write(ordinal, output, key): the same, and the row is marked if the key
+ * is right.  A fourth argument is there for the planner only.
+ */
+Datum
+pipeline_write(PG_FUNCTION_ARGS)
+{
+	ppl_outcome_to_output(PG_GETARG_INT32(0), PG_GETARG_INT32(1));
+	if (!PG_ARGISNULL(2))
+		ppl_mark_set(PG_GETARG_INT64(2));
 	PG_RETURN_BOOL(true);
 }
 
@@ -383,15 +444,50 @@ key_output(FunctionCallInfo fcinfo)
 	return output;
 }
 
-/*
- * pipeline._produced(output, VARIADIC key "any"): a row was inserted.
- */
-Datum
-pipeline_produced(PG_FUNCTION_ARGS)
+static void
+add_row(PplEventOutcome *event, PplProducedRow *row)
 {
-	PplEventOutcome *event = event_at(self.current);
+	if (event->last_row)
+		event->last_row->next = row;
+	else
+		event->rows = row;
+	event->last_row = row;
+}
+
+static bool
+same_key(const PplProducedRow *a, const PplProducedRow *b)
+{
+	if (a->output != b->output || a->nkeys != b->nkeys)
+		return false;
+	for (int i = 0; i < a->nkeys; i++)
+	{
+		if ((a->key[i] == NULL) != (b->key[i] == NULL) ||
+			(a->key[i] != NULL && strcmp(a->key[i], b->key[i]) != 0))
+			return false;
+	}
+	return true;
+}
+
+/* A row that is removed is noted once, however it was found. */
+static void
+add_removed(PplEventOutcome *event, PplProducedRow *row)
+{
+	for (PplProducedRow *other = event->removed; other != NULL; other = other->next)
+	{
+		if (same_key(other, row))
+			return;
+	}
+	row->next = event->removed;
+	event->removed = row;
+}
+
+/* A row, with the key that the call of _produced or _removed has. */
+static PplProducedRow *
+row_of_call(FunctionCallInfo fcinfo, PplRowChange change)
+{
 	PplProducedRow *row = MemoryContextAllocZero(self.context, sizeof(*row));
 
+	row->change = change;
 	row->output = PG_GETARG_INT32(0);
 	if (self.want_keys && PG_NARGS() > 1)
 	{
@@ -408,12 +504,73 @@ pipeline_produced(PG_FUNCTION_ARGS)
 		}
 		MemoryContextSwitchTo(oldcontext);
 	}
-	if (event->last_row)
-		event->last_row->next = row;
-	else
-		event->rows = row;
-	event->last_row = row;
+	return row;
+}
+
+/*
+ * pipeline._produced(output, VARIADIC key "any"): a row was written.
+ */
+Datum
+pipeline_produced(PG_FUNCTION_ARGS)
+{
+	PplEventOutcome *event = event_at(self.current);
+
+	add_row(event, row_of_call(fcinfo, PPL_ROW_WRITTEN));
 	PG_RETURN_BOOL(true);
+}
+
+/*
+ * pipeline._removed(output, VARIADIC key "any"): a row was removed.
+ */
+Datum
+pipeline_removed(PG_FUNCTION_ARGS)
+{
+	PplEventOutcome *event = event_at(self.current);
+
+	add_removed(event, row_of_call(fcinfo, PPL_ROW_REMOVED));
+	PG_RETURN_BOOL(true);
+}
+
+/*
+ * Are keys of rows to be kept?
+ */
+bool
+ppl_outcome_wants_keys(void)
+{
+	return self.want_keys;
+}
+
+/*
+ * An event removed all rows of an output.
+ */
+void
+ppl_outcome_cleared(int ordinal, int output)
+{
+	PplProducedRow *row = MemoryContextAllocZero(self.context, sizeof(*row));
+
+	row->change = PPL_ROW_CLEARED;
+	row->output = output;
+	add_row(event_at(ordinal), row);
+}
+
+/*
+ * What an event did to the row of a key, which nobody sees as another event of the
+ * batch did more to it.  key is not copied.
+ */
+void
+ppl_outcome_unseen(int ordinal, int output, PplRowChange change, int nkeys,
+				   char **key)
+{
+	PplProducedRow *row = MemoryContextAllocZero(self.context, sizeof(*row));
+
+	row->change = change;
+	row->output = output;
+	row->nkeys = nkeys;
+	row->key = key;
+	if (change == PPL_ROW_REMOVED)
+		add_removed(event_at(ordinal), row);
+	else
+		add_row(event_at(ordinal), row);
 }
 
 /*

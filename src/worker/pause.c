@@ -23,6 +23,7 @@
 #include "worker/breaker.h"
 #include "worker/pause.h"
 #include "worker/policy.h"
+#include "worker/schema.h"
 #include "worker/settle.h"
 #include "worker/wait.h"
 
@@ -34,6 +35,7 @@
 static struct
 {
 	bool		paused;			/* and said so */
+	bool		schema;			/* because of a change of the source */
 	int			reason;			/* SQLSTATE of what was said */
 	bool		look;			/* a pause was long enough */
 	int			probings;		/* in a row, or nearly */
@@ -96,6 +98,44 @@ ppl_pause_before(PplWorker *worker, PplBatch *batch)
 				return PPL_BATCH_ABANDONED;
 		}
 	}
+}
+
+/*
+ * Stand still if the source was changed and somebody has to say that this is well,
+ * also if there are no events.  ABANDONED: time has passed, look at all else anew.
+ */
+PplBatchEnd
+ppl_pause_for_schema(PplWorker *worker)
+{
+	char	   *what;
+
+	while ((what = ppl_schema_waits(worker)) != NULL)
+	{
+		self.schema = true;
+		pause_for(worker, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what,
+				  psprintf("SELECT pipeline.accept_schema(%s);",
+						   quote_literal_cstr(worker->name)));
+		pfree(what);
+		switch (ppl_wait(worker, PPL_PAUSE_MAX_MS))
+		{
+			case PPL_WAIT_DISTURBED:
+				worker->stopped = true;
+				return PPL_BATCH_STOPPED;
+			case PPL_WAIT_LETTERS:
+				if (redrive(worker) != PPL_BATCH_DONE)
+					return PPL_BATCH_STOPPED;
+				ppl_schema_look_again();
+				break;
+			case PPL_WAIT_OVER:
+				ppl_schema_look_again();
+				return PPL_BATCH_ABANDONED;
+		}
+	}
+	if (!self.schema)
+		return PPL_BATCH_DONE;
+	self.schema = false;
+	resume(worker);
+	return PPL_BATCH_ABANDONED;
 }
 
 /*

@@ -7,6 +7,7 @@
 
 #include "worker/batch.h"
 
+extern PplBatchEnd ppl_pause_for_schema(PplWorker *worker);
 extern PplBatchEnd ppl_pause_before(PplWorker *worker, PplBatch *batch);
 
 #endif							/* PPL_PAUSE_H */

@@ -15,20 +15,30 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
-#include "access/tupconvert.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "nodes/params.h"
+#include "storage/lmgr.h"
 #include "tcop/dest.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/queryenvironment.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
+#include "base/failpoint.h"
 #include "base/guc.h"
+#include "base/mark.h"
 #include "catalog/adopt.h"
+#include "catalog/layout.h"
+#include "catalog/own.h"
+#include "worker/old.h"
 #include "worker/outcome.h"
 #include "worker/plan.h"
 #include "worker/session.h"
@@ -108,16 +118,78 @@ ppl_program_objects_changed(void)
 	return changed;
 }
 
-/* Note the source's row type and primary key. */
+/*
+ * Keep what a batch reads and writes as it is until the transaction ends: rows
+ * are made by layouts that are known now.  Nothing is waited for, since a
+ * transaction that changes one table may need another one, or the definition,
+ * next; *busy is what could not be had, and false the result.  Without a
+ * program, only the source.
+ */
+bool
+ppl_program_lock(const PplProgram *program, Oid source, PplBusy *busy)
+{
+	PplStatement *statement = program ? program->statement : NULL;
+	List	   *relids = program ? statement->relids : list_make1_oid(source);
+	ListCell   *lc;
+
+	for (int i = 0; program && i < statement->noutputs; i++)
+	{
+		busy->relid = statement->outputs[i]->target;
+		busy->lockmode = RowExclusiveLock;
+		if (!ConditionalLockRelationOid(busy->relid, busy->lockmode))
+			return false;
+	}
+	foreach(lc, relids)
+	{
+		busy->relid = lfirst_oid(lc);
+		busy->lockmode = AccessShareLock;
+		if (!ConditionalLockRelationOid(busy->relid, busy->lockmode))
+			return false;
+	}
+	busy->relid = InvalidOid;
+	return true;
+}
+
+/*
+ * A transaction is about to write outputs: does it mark the rows?  Not while a
+ * pipeline is being started over one of the targets, nor if one was since the
+ * program was loaded.  The targets are locked as ppl_program_lock does.
+ */
+void
+ppl_program_begin(PplProgram *program)
+{
+	const PplStatement *statement = program->statement;
+
+	program->marking = statement->marks;
+	for (int i = 0; program->marking && i < statement->noutputs; i++)
+		program->marking = ppl_own_try_lock(statement->outputs[i]->target);
+	program->marking &= !self.stale;
+}
+
+/* Note the source's row type and primary key; it stays locked. */
 static void
 load_source(PplProgram *program)
 {
-	Relation	source = table_open(program->pipeline->source, AccessShareLock);
-	Oid			pkey = RelationGetPrimaryKeyIndex(source);
+	Relation	source = try_table_open(program->pipeline->source, AccessShareLock);
+	Oid			pkey;
+	PplSqlResult *missing;
 
+	if (source == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the source of pipeline \"%s\" does not exist any more",
+						program->pipeline->name),
+				 errhint("SELECT pipeline.drop_pipeline(%s);",
+						 quote_literal_cstr(program->pipeline->name))));
+	pkey = RelationGetPrimaryKeyIndex(source);
 	program->source_desc = CreateTupleDescCopyConstr(RelationGetDescr(source));
-	program->row.values = palloc0(program->source_desc->natts * sizeof(Datum));
-	program->row.nulls = palloc0(program->source_desc->natts * sizeof(bool));
+	program->rows = ppl_row_mapper_create(program->source_desc);
+	missing = ppl_layout_missing(program->pipeline->pipeline_id);
+	for (int64 row = 0; row < missing->nrows; row++)
+		ppl_row_mapper_keep(program->rows, ppl_sql_int(missing, row, 0),
+							ppl_sql_oid(missing, row, 1),
+							ppl_sql_int(missing, row, 2),
+							ppl_sql_text(missing, row, 3));
 	if (OidIsValid(pkey))
 	{
 		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(pkey));
@@ -129,10 +201,78 @@ load_source(PplProgram *program)
 		program->nkeys = index->indnkeyatts;
 		program->key_attnums = palloc(program->nkeys * sizeof(AttrNumber));
 		for (int i = 0; i < program->nkeys; i++)
+		{
 			program->key_attnums[i] = index->indkey.values[i];
+			program->primary_key = bms_add_member(program->primary_key,
+												  index->indkey.values[i]);
+		}
 		ReleaseSysCache(tuple);
 	}
-	table_close(source, AccessShareLock);
+	table_close(source, NoLock);
+}
+
+/* What is kept of source rows is found by the key that it was kept by, only. */
+static void
+check_source_key(const PplProgram *program, const PplOutput *output)
+{
+	const PplPipeline *pipeline = program->pipeline;
+	List	   *words = ppl_key_words(program->source_key);
+	bool		same = list_length(words) == list_length(output->source_key);
+
+	for (int i = 0; same && i < list_length(words); i++)
+		same = strcmp(list_nth(words, i), list_nth(output->source_key, i)) == 0;
+	if (same)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the key of the source is not the one by which output \"%s\" keeps what rows produced",
+					output->name),
+			 errdetail("What rows produced up to now would never be removed."),
+			 errhint("Restore the primary key and the replica identity of the source as they were; or SELECT pipeline.drop_output(%s, %s); and add the output again, over an empty table.",
+					 quote_literal_cstr(pipeline->name),
+					 quote_literal_cstr(output->name))));
+}
+
+/* Prepare what outputs of mode upsert need to know of keys. */
+static void
+load_upserts(PplProgram *program)
+{
+	PplStatement *statement = program->statement;
+	Relation	source;
+
+	program->upserts = palloc0((statement->noutputs + 1) * sizeof(PplProgramUpsert));
+	if (!statement->has_upserts)
+		return;
+	source = table_open(program->pipeline->source, AccessShareLock);
+	program->source_key = ppl_key_of_source(source);
+	if (program->source_key == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the rows of source \"%s\" cannot be told apart",
+						RelationGetRelationName(source)),
+				 errdetail("An output of mode upsert needs a primary key of the source, or a unique index over NOT NULL columns as its replica identity."),
+				 errhint("ALTER TABLE %s ADD PRIMARY KEY (...);",
+						 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(source)),
+													RelationGetRelationName(source)))));
+	table_close(source, NoLock);
+	program->source_digester = ppl_digester_make(program->source_key);
+	for (int i = 0; i < program->source_key->ncolumns; i++)
+		program->key_columns = bms_add_member(program->key_columns,
+											  program->source_key->columns[i].attnum);
+	for (int i = 0; i < statement->noutputs; i++)
+	{
+		const PplUpsert *upsert = statement->upserts[i];
+
+		if (upsert == NULL)
+			continue;
+		if (upsert->output->keeps)
+			check_source_key(program, upsert->output);
+		program->upserts[i].target_digester =
+			ppl_digester_make(upsert->target->upsert);
+		for (int j = 0; upsert->derived && j < upsert->target->upsert->ncolumns; j++)
+			program->key_columns = bms_add_member(program->key_columns,
+												  upsert->derived[j]);
+	}
 }
 
 /*
@@ -150,6 +290,11 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	PplProgram *program = palloc0(sizeof(*program));
 
+	/*
+	 * plpgsql goes on with the types that fields of rows had when it saw them
+	 * first, unless its plans are made anew.
+	 */
+	ResetPlanCache();
 	self.stale = false;
 	program->context = context;
 	program->version = version;
@@ -158,15 +303,24 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 	{
 		ppl_session_search_path(program->pipeline->search_path);
 		load_source(program);
+		PPL_FAILPOINT("worker-before-compile");
 		program->adopted = ppl_adopt_targets(program->pipeline);
-		program->statement = ppl_compile(program->pipeline, version);
+		program->statement = ppl_compile(program->pipeline, version, true);
 		program->stage_plans = palloc0((program->statement->nstages + 1) *
 									   sizeof(SPIPlanPtr));
+		load_upserts(program);
 		watch_relations(program);
 		MemoryContextSetParent(context, parent);
 	}
 	MemoryContextSwitchTo(oldcontext);
 	return program->pipeline ? program : NULL;
+}
+
+static void
+free_plan(SPIPlanPtr plan)
+{
+	if (plan != NULL)
+		SPI_freeplan(plan);
 }
 
 /*
@@ -177,65 +331,72 @@ ppl_program_free(PplProgram *program)
 {
 	if (program == NULL)
 		return;
-	if (program->small_plan)
-		SPI_freeplan(program->small_plan);
-	if (program->large_plan)
-		SPI_freeplan(program->large_plan);
+	free_plan(program->small_plan);
+	free_plan(program->large_plan);
 	for (int i = 1; i <= program->statement->nstages; i++)
+		free_plan(program->stage_plans[i]);
+	for (int i = 0; i < program->statement->noutputs; i++)
 	{
-		if (program->stage_plans[i])
-			SPI_freeplan(program->stage_plans[i]);
+		free_plan(program->upserts[i].remove_plan);
+		free_plan(program->upserts[i].insert_plan);
+		free_plan(program->upserts[i].clear_plan);
 	}
 	MemoryContextDelete(program->context);
 }
 
 /*
- * The columns of an event under today's row type, matched by attribute number;
- * what the event does not have takes the column's missing value.  The result
- * is valid until the next call.  Errors: 42804 if a column changed its type.
+ * Do the stages run over an event?  Over the new row of an insert or update, and
+ * over the old one of a delete if an output takes it.
+ */
+bool
+ppl_program_takes(const PplProgram *program, const PplEvent *event)
+{
+	if (event->superseded && !program->statement->has_appends)
+		return false;
+	return event->kind == PPL_REC_INSERT || event->kind == PPL_REC_UPDATE ||
+		(event->kind == PPL_REC_DELETE && program->statement->takes_deletes);
+}
+
+/*
+ * The row that stages see, under today's row type; valid until the next call.
+ * Errors: see ppl_row_today.
  */
 const PplRow *
 ppl_program_row(PplProgram *program, const PplEvent *event)
 {
-	TupleDesc	today = program->source_desc;
-	PplRow	   *row = &program->row;
-	int			natts = Min(event->desc->natts, today->natts);
-
-	if (event->desc->natts > today->natts)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("event has more columns than its source")));
-	heap_deform_tuple(event->tuple, event->desc, row->values, row->nulls);
-	for (int i = 0; i < today->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(today, i);
-
-		if (att->attisdropped)
-			row->nulls[i] = true;
-		else if (i >= natts)
-			row->values[i] = getmissingattr(today, i + 1, &row->nulls[i]);
-		else if (TupleDescAttr(event->desc, i)->atttypid != att->atttypid)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column \"%s\" of the source has changed its type",
-							NameStr(att->attname)),
-					 errhint("Restore the former type until the pipeline has caught up.")));
-	}
-	return row;
+	return ppl_row_today(program->rows, event->desc, event->tuple, NULL);
 }
 
 /*
- * Put the events first to last into a tuplestore of the batch's relation.  It
- * stays in memory, as its size is limited by batch_bytes: a temporary file would
- * be on the disk that the spool may have filled, which then nobody empties.
+ * The same of one of an event's tuples, with the columns alone that keys of source
+ * and outputs are made of: what else there is need neither be known nor fit.
+ */
+const PplRow *
+ppl_program_key_row(PplProgram *program, const PplEvent *event, HeapTuple tuple)
+{
+	return ppl_row_today(program->rows, event->desc, tuple, program->key_columns);
+}
+
+/*
+ * A tuplestore for rows of a batch.  It stays in memory, as their size is limited
+ * by batch_bytes: a temporary file would be on the disk that the spool may have
+ * filled, which then nobody empties.
+ */
+Tuplestorestate *
+ppl_program_store(void)
+{
+	return tuplestore_begin_heap(false, false,
+								 Max(work_mem, Min(ppl_guc_batch_bytes, MAX_KILOBYTES / 4) * 4));
+}
+
+/*
+ * Put the events first to last into a tuplestore of the batch's relation.
  */
 static Tuplestorestate *
 fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 		   bool (*skip) (int ordinal))
 {
-	Tuplestorestate *store =
-	tuplestore_begin_heap(false, false,
-						  Max(work_mem, Min(ppl_guc_batch_bytes, MAX_KILOBYTES / 4) * 4));
+	Tuplestorestate *store = ppl_program_store();
 	TupleDesc	desc = program->statement->batch_desc;
 	TupleDesc	today = program->source_desc;
 	Datum	   *values = palloc(desc->natts * sizeof(Datum));
@@ -243,12 +404,16 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 
 	for (int ordinal = first; ordinal <= last; ordinal++)
 	{
+		const PplEvent *event = &batch->events[ordinal - 1];
 		const PplRow *row;
 		int			column = 1;
 
-		if (skip && skip(ordinal))
+		if (!ppl_program_takes(program, event) || (skip && skip(ordinal)))
 			continue;
-		row = ppl_program_row(program, &batch->events[ordinal - 1]);
+		if (event->kind == PPL_REC_DELETE)
+			ppl_old_require_whole(program, event);
+		ppl_outcome_unpack(ordinal);
+		row = ppl_program_row(program, event);
 		values[0] = Int32GetDatum(ordinal);
 		for (int i = 0; i < today->natts; i++)
 		{
@@ -261,6 +426,7 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 		Assert(column == desc->natts);
 		tuplestore_putvalues(store, desc, values, nulls);
 	}
+	ppl_outcome_unpack(0);
 	pfree(values);
 	pfree(nulls);
 	return store;
@@ -269,13 +435,49 @@ fill_store(PplProgram *program, const PplBatch *batch, int first, int last,
 static SPIPlanPtr
 prepare(PplProgram *program, const char *sql)
 {
-	SPIPlanPtr	plan = SPI_prepare(sql, 0, NULL);
+	Oid			types[] = {INT8OID};
+	SPIPlanPtr	plan = SPI_prepare_cursor(sql, program->statement->marks ? 1 : 0,
+										  types, CURSOR_OPT_GENERIC_PLAN);
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare the statement of pipeline \"%s\": %s",
 			 program->pipeline->name, SPI_result_code_string(SPI_result));
 	SPI_keepplan(plan);
 	return plan;
+}
+
+/*
+ * The value of $1, by which rows are marked; NULL if the statement has none.
+ */
+static ParamListInfo
+mark_parameter(const PplProgram *program)
+{
+	ParamListInfo list;
+
+	if (!program->statement->marks)
+		return NULL;
+	list = makeParamList(1);
+	list->params[0].value = Int64GetDatum(program->marking ? ppl_mark_key() : 0);
+	list->params[0].isnull = false;
+	list->params[0].pflags = PARAM_FLAG_CONST;
+	list->params[0].ptype = INT8OID;
+	return list;
+}
+
+/*
+ * Something changed while rows were marked, though a lock is held on each target:
+ * CREATE INDEX CONCURRENTLY has the executor look at an index before it waits, and
+ * a handler may come to return another type.  If these rows would not be marked
+ * today, they must not be: error 40001, and the batch is run again.
+ */
+static void
+check_marks(const PplProgram *program)
+{
+	if (!ppl_compile(program->pipeline, program->version, true)->marks)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a target of pipeline \"%s\" was changed while it was written",
+						program->pipeline->name)));
 }
 
 /*
@@ -288,10 +490,14 @@ rows_done(DestReceiver *receiver)
 	ppl_outcome_clear_current();
 }
 
-/* Run a statement over the events in a tuplestore. */
-static void
-run(PplProgram *program, SPIPlanPtr *plan, const char *sql,
-	Tuplestorestate *store, int estimate)
+/*
+ * Run a statement over a relation whose rows are in a tuplestore, which is ended.
+ * *plan is kept, and made if it is NULL, for so many rows.
+ */
+void
+ppl_program_execute(PplProgram *program, SPIPlanPtr *plan, const char *sql,
+					const char *relation, TupleDesc desc,
+					Tuplestorestate *store, int estimate)
 {
 	EphemeralNamedRelation enr = palloc0(sizeof(EphemeralNamedRelationData));
 	DestReceiver receiver = *CreateDestReceiver(DestNone);
@@ -299,9 +505,9 @@ run(PplProgram *program, SPIPlanPtr *plan, const char *sql,
 	int			result;
 
 	receiver.rShutdown = rows_done;
-	enr->md.name = PPL_BATCH_RELATION;
+	enr->md.name = unconstify(char *, relation);
 	enr->md.reliddesc = InvalidOid;
-	enr->md.tupdesc = program->statement->batch_desc;
+	enr->md.tupdesc = desc;
 	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
 	enr->md.enrtuples = estimate;
 	enr->reldata = store;
@@ -313,12 +519,15 @@ run(PplProgram *program, SPIPlanPtr *plan, const char *sql,
 		*plan = prepare(program, sql);
 	memset(&options, 0, sizeof(options));
 	options.dest = &receiver;
+	options.params = mark_parameter(program);
 	result = SPI_execute_plan_extended(*plan, &options);
 	if (result < 0)
 		elog(ERROR, "could not run the statement of pipeline \"%s\": %s",
 			 program->pipeline->name, SPI_result_code_string(result));
 	SPI_finish();
 	tuplestore_end(store);
+	if (program->marking && self.stale)
+		check_marks(program);
 }
 
 /*
@@ -353,9 +562,12 @@ ppl_program_run(PplProgram *program, const PplBatch *batch, int first, int last,
 	bool		large = last - first + 1 >= PPL_SWITCH_ROWS;
 	MemoryContext oldcontext = begin_run();
 
-	run(program, large ? &program->large_plan : &program->small_plan,
-		program->statement->sql, fill_store(program, batch, first, last, skip),
-		large ? PPL_LARGE_ROWS : PPL_SMALL_ROWS);
+	ppl_program_execute(program,
+						large ? &program->large_plan : &program->small_plan,
+						program->statement->sql, PPL_BATCH_RELATION,
+						program->statement->batch_desc,
+						fill_store(program, batch, first, last, skip),
+						large ? PPL_LARGE_ROWS : PPL_SMALL_ROWS);
 	end_run(oldcontext);
 }
 
@@ -368,9 +580,10 @@ ppl_program_run_stages(PplProgram *program, const PplBatch *batch, int ordinal,
 {
 	MemoryContext oldcontext = begin_run();
 
-	run(program, &program->stage_plans[nstages],
-		program->statement->stages_sql[nstages],
-		fill_store(program, batch, ordinal, ordinal, NULL), 1);
+	ppl_program_execute(program, &program->stage_plans[nstages],
+						program->statement->stages_sql[nstages],
+						PPL_BATCH_RELATION, program->statement->batch_desc,
+						fill_store(program, batch, ordinal, ordinal, NULL), 1);
 	end_run(oldcontext);
 }
 

@@ -20,15 +20,20 @@
 #include "utils/lsyscache.h"
 
 #include "worker/judge.h"
+#include "worker/old.h"
 #include "worker/render.h"
 #include "worker/run.h"
 
 /* One row or one of its columns, on its way to jsonb. */
 typedef struct Rendering
 {
+	PplProgram *program;
+	const PplEvent *event;
+	bool		old;			/* its old row */
 	TupleDesc	desc;
-	const PplRow *row;
+	const PplRow *row;			/* NULL if it does not fit */
 	int			column;			/* from 0 */
+	Bitmapset  *left_out;		/* columns that were not logged */
 	JsonbValue *columns;		/* as text, or null */
 	Datum		result;
 } Rendering;
@@ -38,6 +43,7 @@ typedef struct Restoring
 {
 	PplProgram *program;
 	Datum		row;
+	bool		partial;
 	HeapTuple	tuple;
 } Restoring;
 
@@ -70,14 +76,20 @@ static void
 render_row(void *arg)
 {
 	Rendering  *rendering = arg;
-	TupleDesc	desc = rendering->desc;
-	HeapTuple	tuple = heap_form_tuple(desc, rendering->row->values,
-										rendering->row->nulls);
+	HeapTuple	tuple;
 	FmgrInfo	to_jsonb;
 
-	prepare_call(&to_jsonb, F_TO_JSONB, JSONBOID, desc->tdtypeid);
+	rendering->desc = rendering->program->source_desc;
+	rendering->row = rendering->old ?
+		ppl_old_row(rendering->program, rendering->event, &rendering->desc) :
+		ppl_program_row(rendering->program, rendering->event);
+	if (rendering->row == NULL)
+		return;
+	tuple = heap_form_tuple(rendering->desc, rendering->row->values,
+							rendering->row->nulls);
+	prepare_call(&to_jsonb, F_TO_JSONB, JSONBOID, rendering->desc->tdtypeid);
 	rendering->result = FunctionCall1(&to_jsonb,
-									  heap_copy_tuple_as_datum(tuple, desc));
+									  heap_copy_tuple_as_datum(tuple, rendering->desc));
 }
 
 /* What is no text in the server's encoding becomes question marks. */
@@ -128,7 +140,7 @@ render_object(void *arg)
 		Form_pg_attribute att = TupleDescAttr(rendering->desc, i);
 		JsonbValue	key;
 
-		if (att->attisdropped)
+		if (att->attisdropped || bms_is_member(i, rendering->left_out))
 			continue;
 		key.type = jbvString;
 		key.val.string.val = NameStr(att->attname);
@@ -141,45 +153,112 @@ render_object(void *arg)
 }
 
 /*
- * The row of an event as jsonb, in CurrentMemoryContext.  If it has none, its
- * columns as text, without those that have no text either; if there is no room
- * for that, nothing.
+ * The columns of a row as text, without those that have no text; if there is no
+ * room for that, nothing.
  */
-PplRendered
-ppl_render_row(PplProgram *program, const PplEvent *event)
+static void
+render_as_text(Rendering *rendering)
 {
-	PplRendered rendered = {(Datum) 0, NULL};
+	rendering->columns = palloc0(rendering->desc->natts * sizeof(JsonbValue));
+	for (int i = 0; i < rendering->desc->natts; i++)
+	{
+		rendering->column = i;
+		rendering->columns[i].type = jbvNull;
+		if (!rendering->row->nulls[i] &&
+			!TupleDescAttr(rendering->desc, i)->attisdropped)
+			(void) try(render_column, rendering);
+	}
+	rendering->result = (Datum) 0;
+	(void) try(render_object, rendering);
+}
+
+/*
+ * A row of an event as jsonb.  If it has none, its columns as text; if it does not
+ * fit today's row type, its columns as they were, without those that were not
+ * logged.  Then *flaw says why.
+ */
+static Datum
+render(PplProgram *program, const PplEvent *event, bool old, const char **flaw)
+{
 	Rendering	rendering;
 	ErrorData  *error;
 
-	if (event->tuple == NULL)
-		return rendered;
 	memset(&rendering, 0, sizeof(rendering));
-	rendering.desc = program->source_desc;
-	rendering.row = ppl_program_row(program, event);
+	rendering.program = program;
+	rendering.event = event;
+	rendering.old = old;
 	error = try(render_row, &rendering);
-	if (error != NULL)
+	if (error == NULL)
+		return rendering.result;
+	*flaw = error->message;
+	if (rendering.row == NULL)
 	{
-		rendered.flaw = error->message;
-		rendering.columns = palloc0(rendering.desc->natts * sizeof(JsonbValue));
-		for (int i = 0; i < rendering.desc->natts; i++)
+		HeapTuple	tuple = old && event->old_tuple != NULL ?
+		event->old_tuple : event->tuple;
+
+		rendering.desc = event->desc;
+		rendering.left_out = ppl_row_unlogged(event->desc, tuple);
+		for (int i = 0; old && i < event->desc->natts; i++)
 		{
-			rendering.column = i;
-			rendering.columns[i].type = jbvNull;
-			if (!rendering.row->nulls[i])
-				(void) try(render_column, &rendering);
+			if (!event->in_old[i])
+				rendering.left_out = bms_add_member(rendering.left_out, i);
 		}
-		rendering.result = (Datum) 0;
-		(void) try(render_object, &rendering);
+		rendering.row = ppl_row_then(program->rows, event->desc, tuple);
 	}
-	rendered.row = rendering.result;
+	render_as_text(&rendering);
+	return rendering.result;
+}
+
+/*
+ * An event as it is kept, in CurrentMemoryContext: the row that the stages see,
+ * and the old one as far as it is known.
+ */
+PplRendered
+ppl_render_event(PplProgram *program, const PplEvent *event)
+{
+	PplRendered rendered = {(Datum) 0, (Datum) 0, NULL};
+
+	if (ppl_program_takes(program, event) &&
+		(event->kind != PPL_REC_DELETE || ppl_old_is_whole(program, event)))
+		rendered.row = render(program, event, false, &rendered.flaw);
+	if (event->kind == PPL_REC_UPDATE || event->kind == PPL_REC_DELETE)
+		rendered.old = render(program, event, true, &rendered.flaw);
 	return rendered;
+}
+
+/*
+ * The old row of an event as jsonb; 0 if there is none.  Throws whatever is wrong
+ * with it.
+ */
+Datum
+ppl_render_old(PplProgram *program, const PplEvent *event)
+{
+	Rendering	rendering;
+
+	memset(&rendering, 0, sizeof(rendering));
+	rendering.program = program;
+	rendering.event = event;
+	rendering.old = true;
+	render_row(&rendering);
+	return rendering.result;
+}
+
+/* What a row begins with whose other columns are left as they are. */
+static Datum
+row_of_nulls(TupleDesc desc)
+{
+	Datum	   *values = palloc0(desc->natts * sizeof(Datum));
+	bool	   *nulls = palloc(desc->natts * sizeof(bool));
+
+	memset(nulls, true, desc->natts * sizeof(bool));
+	return heap_copy_tuple_as_datum(heap_form_tuple(desc, values, nulls), desc);
 }
 
 static void
 restore_row(void *arg)
 {
 	Restoring  *restoring = arg;
+
 	LOCAL_FCINFO(fcinfo, 2);
 	Oid			type = restoring->program->source_desc->tdtypeid;
 	FmgrInfo	populate;
@@ -188,8 +267,9 @@ restore_row(void *arg)
 
 	prepare_call(&populate, F_JSONB_POPULATE_RECORD, type, type);
 	InitFunctionCallInfoData(*fcinfo, &populate, 2, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = (Datum) 0;
-	fcinfo->args[0].isnull = true;
+	fcinfo->args[0].isnull = !restoring->partial;
+	fcinfo->args[0].value = restoring->partial ?
+		row_of_nulls(restoring->program->source_desc) : (Datum) 0;
 	fcinfo->args[1].value = restoring->row;
 	fcinfo->args[1].isnull = false;
 	value = FunctionCallInvoke(fcinfo);
@@ -203,14 +283,16 @@ restore_row(void *arg)
 }
 
 /*
- * A rendered row without a flaw as a tuple of today's row type.  If it does not
- * fit, NULL and the error; without error that is thrown, which spares the
+ * A rendered row without a flaw as a tuple of today's row type; the columns that
+ * a partial one does not have are null, whatever their domains say.  If it does
+ * not fit, NULL and the error; without error that is thrown, which spares the
  * subtransaction.
  */
 HeapTuple
-ppl_render_restore(PplProgram *program, Datum row, ErrorData **error)
+ppl_render_restore(PplProgram *program, Datum row, bool partial,
+				   ErrorData **error)
 {
-	Restoring	restoring = {program, row, NULL};
+	Restoring	restoring = {program, row, partial, NULL};
 
 	if (error == NULL)
 		restore_row(&restoring);

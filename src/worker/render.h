@@ -7,15 +7,17 @@
 
 #include "worker/plan.h"
 
-/* A row as it is kept in a dead letter. */
+/* An event as it is kept in a dead letter. */
 typedef struct PplRendered
 {
-	Datum		row;			/* jsonb; 0 = none */
+	Datum		row;			/* that stages see, as jsonb; 0 = none */
+	Datum		old;			/* the old row, as jsonb; 0 = none */
 	const char *flaw;			/* why it cannot be restored, else NULL */
 } PplRendered;
 
-extern PplRendered ppl_render_row(PplProgram *program, const PplEvent *event);
+extern PplRendered ppl_render_event(PplProgram *program, const PplEvent *event);
+extern Datum ppl_render_old(PplProgram *program, const PplEvent *event);
 extern HeapTuple ppl_render_restore(PplProgram *program, Datum row,
-									ErrorData **error);
+									bool partial, ErrorData **error);
 
 #endif							/* PPL_RENDER_H */

@@ -15,9 +15,12 @@
 
 #include "worker/deadletter.h"
 #include "worker/lineage.h"
+#include "worker/old.h"
 #include "worker/outcome.h"
 #include "worker/policy.h"
 #include "worker/result.h"
+#include "worker/run.h"
+#include "worker/supersede.h"
 
 /* What is made of one batch. */
 typedef struct BatchResult
@@ -30,13 +33,14 @@ typedef struct BatchResult
 	PplLineage *lineage;		/* NULL if none is kept */
 	PplLineageValue *key;		/* of the source, scratch */
 	FmgrInfo   *key_output;
-	PplRendered *rendered;		/* rows of new dead letters, by ordinal */
+	PplRendered *rendered;		/* of new dead letters, by ordinal */
 } BatchResult;
 
-static void settle_fate(const PplPipeline *pipeline, PplEventOutcome *outcome);
+static void settle_fate(const BatchResult *result, int ordinal);
 static void begin_record(BatchResult *result, PplPosition before,
 						 TimestampTz started_at, int attempts);
 static void begin_lineage(BatchResult *result);
+static PplLineageChange change_of(const PplProducedRow *row);
 static void add_event(BatchResult *result, int ordinal);
 
 /*
@@ -51,6 +55,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 	PplStatement *statement = worker->program->statement;
 	MemoryContext oldcontext = MemoryContextSwitchTo(batch->scratch);
 	BatchResult result;
+	PplLetterKeys *keys;
 	int64		batch_id;
 
 	memset(&result, 0, sizeof(result));
@@ -69,17 +74,17 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 								   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
 	{
-		PplEventOutcome *outcome = ppl_outcome_of(ordinal);
-
-		settle_fate(pipeline, outcome);
+		settle_fate(&result, ordinal);
 		if (!redrive && ppl_policy_leaves_letter(worker, batch, ordinal))
 			result.rendered[ordinal] =
-				ppl_render_row(worker->program, &batch->events[ordinal - 1]);
+				ppl_render_event(worker->program, &batch->events[ordinal - 1]);
 		add_event(&result, ordinal);
 	}
 
+	keys = ppl_supersede_letters(worker, batch, redrive);
+
 	/* From here on everything is ours. */
-	ppl_deadletter_store(worker, batch, result.rendered);
+	ppl_deadletter_store(worker, batch, result.rendered, keys);
 	if (result.lineage)
 		result.record.lineage = ppl_lineage_finish(result.lineage);
 	batch_id = ppl_checkpoint_record(&result.record);
@@ -93,11 +98,15 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
  * it.  For an enrichment that is a rejection.
  */
 static void
-settle_fate(const PplPipeline *pipeline, PplEventOutcome *outcome)
+settle_fate(const BatchResult *result, int ordinal)
 {
+	const PplProgram *program = result->worker->program;
+	const PplPipeline *pipeline = program->pipeline;
+	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	PplStage   *stage;
 
 	if (outcome->fate != PPL_FATE_OPEN || outcome->rows != NULL ||
+		!ppl_program_takes(program, &result->batch->events[ordinal - 1]) ||
 		outcome->reached >= list_length(pipeline->stages))
 		return;
 	stage = list_nth(pipeline->stages, outcome->reached);
@@ -190,20 +199,91 @@ begin_lineage(BatchResult *result)
 	result->lineage = ppl_lineage_begin(result->batch->scratch, header);
 }
 
-/* Text of the source's key of an event; NULL without a key. */
-static PplLineageValue *
-source_key(BatchResult *result, const PplEvent *event)
+/* A row, of which only the source's key is wanted. */
+typedef struct KeyRow
 {
-	PplProgram *program = result->worker->program;
+	PplProgram *program;
+	const PplEvent *event;
 	const PplRow *row;
+} KeyRow;
 
-	if (program->nkeys == 0 || event->tuple == NULL)
-		return NULL;
-	row = ppl_program_row(program, event);
+static void
+read_key(void *arg)
+{
+	KeyRow	   *key = arg;
+
+	key->row = ppl_row_today(key->program->rows, key->event->desc,
+							 key->event->tuple, key->program->primary_key);
+}
+
+/* Did a column of the key have another type when the event was written? */
+static bool
+key_changed(const PplProgram *program, TupleDesc then)
+{
 	for (int i = 0; i < program->nkeys; i++)
 	{
 		int			column = program->key_attnums[i] - 1;
 
+		if (column >= then->natts ||
+			TupleDescAttr(then, column)->atttypid !=
+			TupleDescAttr(program->source_desc, column)->atttypid)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Could it be that the key cannot be had?  It may not fit today's columns, or have
+ * a value that was not logged.
+ */
+static bool
+key_may_fail(const PplProgram *program, const PplEvent *event)
+{
+	return key_changed(program, event->desc) ||
+		HeapTupleHasExternal(event->tuple);
+}
+
+/* Was the key of a row that was deleted logged? */
+static bool
+key_is_known(const PplProgram *program, const PplEvent *event)
+{
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		if (!ppl_old_is_known(program, event, program->key_attnums[i] - 1))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Text of the source's key of an event; NULL without a key, or if it does not fit
+ * today's columns, or was not logged.
+ */
+static PplLineageValue *
+source_key(BatchResult *result, const PplEvent *event)
+{
+	PplProgram *program = result->worker->program;
+	KeyRow		key = {program, event, NULL};
+	const PplRow *row;
+
+	if (program->nkeys == 0 || event->tuple == NULL)
+		return NULL;
+	if (event->kind == PPL_REC_DELETE && !key_is_known(program, event))
+		return NULL;
+	if (key_may_fail(program, event))
+		(void) ppl_run_subtransaction(CurrentMemoryContext, true, read_key, &key);
+	else
+		read_key(&key);
+	row = key.row;
+	if (row == NULL)
+		return NULL;
+	for (int i = 0; i < program->nkeys; i++)
+	{
+		int			column = program->key_attnums[i] - 1;
+
+		if (event->kind == PPL_REC_DELETE &&
+			!ppl_old_is_known(program, event, column))
+			return NULL;
 		result->key[i].text = NULL;
 		result->key[i].len = 0;
 		if (row->nulls[column])
@@ -252,6 +332,54 @@ uncount(BatchResult *result, const PplEvent *event)
 	}
 }
 
+/* Rows of an event in an output: true if there are any. */
+static bool
+add_rows(BatchResult *result, int output, const PplProducedRow *rows)
+{
+	PplStatement *statement = result->worker->program->statement;
+	bool		any = false;
+
+	for (const PplProducedRow *row = rows; row != NULL; row = row->next)
+	{
+		PplLineageValue values[INDEX_MAX_KEYS];
+
+		if (row->output != output)
+			continue;
+		any = true;
+		if (result->lineage == NULL)
+			break;
+		if (row->change == PPL_ROW_CLEARED)
+		{
+			ppl_lineage_output(result->lineage, output, PPL_LINEAGE_PRODUCED);
+			continue;
+		}
+		for (int j = 0; j < statement->output_nkeys[output]; j++)
+		{
+			/* a handler may have called _produced with another key */
+			values[j].text = j < row->nkeys ? row->key[j] : NULL;
+			values[j].len = values[j].text ? strlen(values[j].text) : 0;
+		}
+		ppl_lineage_row(result->lineage, output, change_of(row), values);
+	}
+	return any;
+}
+
+static PplLineageChange
+change_of(const PplProducedRow *row)
+{
+	switch (row->change)
+	{
+		case PPL_ROW_WRITTEN:
+		case PPL_ROW_CLEARED:
+			return PPL_LINEAGE_WRITTEN;
+		case PPL_ROW_SUPERSEDED:
+			return PPL_LINEAGE_SUPERSEDED;
+		case PPL_ROW_REMOVED:
+			return PPL_LINEAGE_REMOVED;
+	}
+	pg_unreachable();
+}
+
 /* Count an event and add it to the lineage. */
 static void
 add_event(BatchResult *result, int ordinal)
@@ -261,12 +389,13 @@ add_event(BatchResult *result, int ordinal)
 	const PplBatchTxn *txn = &batch->txns[event->txn];
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	PplProducedRow *rows = outcome->fate == PPL_FATE_OPEN ? outcome->rows : NULL;
-	PplStatement *statement = result->worker->program->statement;
+	PplProducedRow *removed = outcome->fate == PPL_FATE_OPEN ? outcome->removed : NULL;
 	int			attempts = event->attempts + 1;
 
 	if (result->redrive)
 		uncount(result, event);
-	count(&result->record.counts[0], outcome->fate, rows != NULL);
+	count(&result->record.counts[0], outcome->fate,
+		  rows != NULL || removed != NULL);
 	if (result->lineage)
 	{
 		if (txn->first == ordinal)
@@ -275,30 +404,16 @@ add_event(BatchResult *result, int ordinal)
 		ppl_lineage_event(result->lineage, event->seq, event->kind, attempts,
 						  source_key(result, event),
 						  outcome->fate == PPL_FATE_FAILED ?
-						  outcome->error->message : outcome->reason);
+						  outcome->error->message : event->superseded ?
+						  "superseded" : outcome->reason);
 	}
 
 	for (int i = 0; i < result->noutputs; i++)
 	{
 		bool		produced = false;
 
-		for (PplProducedRow *row = rows; row != NULL; row = row->next)
-		{
-			PplLineageValue values[INDEX_MAX_KEYS];
-
-			if (row->output != i)
-				continue;
-			produced = true;
-			if (result->lineage == NULL)
-				break;
-			for (int j = 0; j < statement->output_nkeys[i]; j++)
-			{
-				/* a handler may have called _produced with another key */
-				values[j].text = j < row->nkeys ? row->key[j] : NULL;
-				values[j].len = values[j].text ? strlen(values[j].text) : 0;
-			}
-			ppl_lineage_row(result->lineage, i, values);
-		}
+		produced |= add_rows(result, i, rows);
+		produced |= add_rows(result, i, removed);
 		count(&result->record.counts[i + 1], outcome->fate, produced);
 		if (result->lineage && outcome->fate != PPL_FATE_OPEN)
 			ppl_lineage_output(result->lineage, i,

@@ -13,9 +13,11 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "base/mark.h"
 #include "worker/judge.h"
 #include "worker/outcome.h"
 #include "worker/run.h"
+#include "worker/upsert.h"
 
 /*
  * An event that made several rows, some of which a validation rejected while
@@ -38,6 +40,21 @@ check_atomicity(int first, int last)
 	}
 }
 
+/* Run events among which no truncate is that matters. */
+static void
+run_stretch(PplWorker *worker, const PplBatch *batch, int first, int last)
+{
+	if (first > last)
+		return;
+	ppl_upsert_begin(worker->program);
+	ppl_program_run(worker->program, batch, first, last,
+					ppl_outcome_excluded);
+	ppl_outcome_clear_current();
+	check_atomicity(first, last);
+	ppl_upsert_apply(worker, batch, first, last);
+	ppl_outcome_clear_current();
+}
+
 /*
  * Run the statement over some events, but for those that are excluded.  What
  * is checked at the end of a transaction only is left for
@@ -46,10 +63,19 @@ check_atomicity(int first, int last)
 void
 ppl_run_events(PplWorker *worker, const PplBatch *batch, int first, int last)
 {
-	ppl_program_run(worker->program, batch, first, last,
-					ppl_outcome_excluded);
-	ppl_outcome_clear_current();
-	check_atomicity(first, last);
+	int			begin = first;
+
+	for (int ordinal = first; ordinal <= last; ordinal++)
+	{
+		if (!worker->program->statement->has_upserts ||
+			!PPL_EVENT_CLEARS(&batch->events[ordinal - 1]))
+			continue;
+		run_stretch(worker, batch, begin, ordinal - 1);
+		if (!ppl_outcome_excluded(ordinal))
+			ppl_upsert_truncate(worker, ordinal);
+		begin = ordinal + 1;
+	}
+	run_stretch(worker, batch, begin, last);
 }
 
 static void
@@ -108,6 +134,7 @@ ppl_run_subtransaction(MemoryContext context, bool keep, PplRunWork work,
 	}
 	PG_CATCH();
 	{
+		ppl_mark_clear();
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
@@ -146,7 +173,7 @@ typedef struct Part
 	const PplBatch *batch;
 	int			first;
 	int			last;
-}			Part;
+} Part;
 
 static void
 run_part(void *arg)

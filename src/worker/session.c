@@ -57,6 +57,37 @@ ppl_session_search_path(const char *search_path)
 }
 
 /*
+ * From here on values have the same text on every day and in every session, until
+ * the formats are unpinned with what is returned, or the subtransaction ends: so that
+ * what was stored as text is understood.  layout_of in SQL pins the same.
+ */
+int
+ppl_session_pin_formats(void)
+{
+	static const char *const formats[][2] = {
+		{"datestyle", "ISO, MDY"},
+		{"intervalstyle", "postgres"},
+		{"timezone", "UTC"},
+		{"extra_float_digits", "1"},
+		{"bytea_output", "hex"},
+		{"lc_monetary", "C"}
+	};
+	int			level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(formats); i++)
+		(void) set_config_option(formats[i][0], formats[i][1], PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
+/* See ppl_session_pin_formats. */
+void
+ppl_session_unpin_formats(int level)
+{
+	AtEOXact_GUC(true, level);
+}
+
+/*
  * Take away what a handler made in this transaction and would outlive it:
  * temporary objects, cursors WITH HOLD.  Just before the commit.
  */

@@ -7,6 +7,8 @@
 
 extern void ppl_session_setup(void);
 extern void ppl_session_search_path(const char *search_path);
+extern int	ppl_session_pin_formats(void);
+extern void ppl_session_unpin_formats(int level);
 extern void ppl_session_discard(void);
 extern void ppl_session_clean(void);
 

@@ -18,7 +18,7 @@
 #include "worker/wait.h"
 
 #define PPL_REPAIR_MS		100
-#define PPL_REPAIR_SHIFT	6		/* up to 6.4 s */
+#define PPL_REPAIR_SHIFT	6	/* up to 6.4 s */
 
 /*
  * Wait for so many milliseconds, or until there is a reason to look again.  Any

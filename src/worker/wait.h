@@ -12,7 +12,7 @@ typedef enum PplWaitEnd
 	PPL_WAIT_OVER,				/* time is up, or something changed */
 	PPL_WAIT_LETTERS,			/* dead letters were redriven or discarded */
 	PPL_WAIT_DISTURBED			/* this worker is to leave */
-}			PplWaitEnd;
+} PplWaitEnd;
 
 extern PplWaitEnd ppl_wait(PplWorker *worker, int64 delay);
 

@@ -10,12 +10,13 @@
 
 /*
  * Is this worker to leave?  Read without a lock: whoever wants it gone sets its
- * latch afterwards.
+ * latch afterwards.  A stop counts also if a start came before it was seen.
  */
 bool
 ppl_worker_disturbed(const PplWorker *worker)
 {
 	return !worker->consumer->running || worker->consumer->dropped ||
+		pg_atomic_read_u32(&worker->consumer->stops) != worker->stops ||
 		worker->consumer->lost ||
 		worker->db->state == PPL_DB_CLOSING;
 }

@@ -24,6 +24,7 @@ typedef struct PplWorker
 	PplCheckpoint checkpoint;	/* as committed */
 	XLogRecPtr	slot_lsn;		/* of the slot that was there when it was read */
 	bool		connected;
+	uint32		stops;			/* of the consumer, when this worker began */
 	bool		stopped;		/* the definition says so, or is gone */
 	uint64		chunks;			/* run so far */
 	int			failures;		/* attempts in a row that had to wait */

@@ -11,7 +11,7 @@ BEGIN {
 	may["api"] = "base catalog spool backlog capture aggregate stream worker launcher api"
 	may["pipeline.c"] = may["api"]
 	# Headers of the server that only some layers may use.
-	only["replication/"] = only["access/xlogreader.h"] = "capture"; except["replication/message.h"] = "base stream"
+	only["replication/"] = only["access/xlogreader.h"] = "capture"; except["replication/message.h"] = "base stream"; except["replication/origin.h"] = "base"
 	only["executor/spi.h"] = "worker aggregate catalog"
 	only["foreign/fdwapi.h"] = "stream"
 }

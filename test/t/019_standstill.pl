@@ -65,6 +65,16 @@ $node->safe_psql('postgres', 'CREATE TEMP TABLE x (n int); DROP TABLE x') for 1 
 my $after = $node->value(q{SELECT retries FROM pipeline.workers WHERE pipeline = 'p'});
 note "$before attempts before, $after after";
 cmp_ok($after - $before, '<', 10, 'changes all the time do not make it try all the time');
+
+# ---- a stop counts though a start follows at once --------------------------------------
+
+my $pid = $node->value(q{SELECT pid FROM pipeline.workers WHERE pipeline = 'p'});
+$node->safe_psql('postgres', q{SELECT pipeline.restart('p')});
+$node->poll("SELECT pid <> $pid FROM pipeline.workers WHERE pipeline = 'p'",
+	what => 'another worker');
+$node->reached('p', 'failed');
+pass('a restart is a new process');
+
 $node->safe_psql('postgres', 'CREATE TABLE missing AS SELECT 7 AS n');
 $node->caught_up('p');
 is($node->value('SELECT n FROM dst WHERE id = 1001'), 7, 'the repair is noticed all the same');

@@ -1,0 +1,17 @@
+# PostgreSQL's own regression tests print the same when every table has a mirror that
+# a pipeline keeps, and each mirror is equal to its source.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../../perl", "$FindBin::RealBin/..";
+
+use Suites;
+use Test::More;
+
+my $suite = Suites->new('regress');
+$suite->run_plain;
+$suite->run_mirrored;
+$suite->compare;
+done_testing();
