@@ -110,6 +110,25 @@ TABLE mirror;
 SELECT output, produced + filtered + rejected + failed = events AS sums, balanced FROM pipeline.ledger('mirror');
 SELECT output, balanced FROM pipeline.ledger('lines');
 
+-- keys that are never the same again: what a row has now is what its last change made
+CREATE TABLE tickets (ticket uuid PRIMARY KEY, id int, amount numeric);
+CREATE FUNCTION ticket(s src) RETURNS SETOF tickets LANGUAGE sql VOLATILE AS $$ SELECT gen_random_uuid(), s.id, s.amount FROM generate_series(1, 2) $$;
+SET client_min_messages = warning;
+SELECT pipeline.create_pipeline('tickets', 'src', operations => '{insert,update,delete,truncate}'),
+	pipeline.add_output('tickets', 'tickets', transform => 'ticket(src)'), pipeline.start('tickets');
+RESET client_min_messages;
+INSERT INTO src SELECT i, 't', i, i FROM generate_series(200, 204) i;
+SELECT pipeline.wait_for('tickets');
+UPDATE src SET amount = amount + 1 WHERE id > 201;
+UPDATE src SET id = id + 1000 WHERE id IN (200, 204);
+DELETE FROM src WHERE id = 203;
+SELECT pipeline.wait_for('tickets');
+SELECT id, amount, count(*) FROM tickets GROUP BY id, amount ORDER BY id;
+DELETE FROM src WHERE region = 't';
+SELECT pipeline.wait_for('tickets');
+TABLE tickets;
+SELECT pipeline.drop_pipeline('tickets');
+
 -- an output that others write cannot be emptied
 CREATE TABLE other (LIKE src INCLUDING ALL);
 SELECT pipeline.create_pipeline('other', 'other'), pipeline.add_output('other', 'mirror', mode => 'upsert');
