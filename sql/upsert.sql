@@ -183,6 +183,7 @@ SELECT pipeline.create_pipeline('e', 'good', operations => '{insert,update,delet
 SELECT * FROM pipeline.explain('e') WITH ORDINALITY AS l (line, n)
 WHERE n < (SELECT min(x.n) FROM pipeline.explain('e') WITH ORDINALITY AS x (line, n) WHERE x.line LIKE 'plan for%');
 -- _put takes what the statement makes, and nothing else.
+SELECT pipeline._put(1, 0, NULL);
 CREATE FUNCTION bogus(g good) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RETURN pipeline._put(1, 0, ROW(g.id)); END $$;
 SELECT pipeline.add_stage('e', 'bogus', 'validate', 'bogus(good)'), pipeline.start('e');
 INSERT INTO good VALUES (1, 1);

@@ -111,7 +111,7 @@ pipeline_put(PG_FUNCTION_ARGS)
 {
 	int			ordinal = PG_GETARG_INT32(0);
 	int			output = PG_GETARG_INT32(1);
-	HeapTupleHeader row = PG_GETARG_HEAPTUPLEHEADER(2);
+	HeapTupleHeader row;
 	MemoryContext oldcontext;
 	HeapTupleData tuple;
 	HeapTuple	copy;
@@ -120,6 +120,9 @@ pipeline_put(PG_FUNCTION_ARGS)
 	PplPut	   *put;
 
 	ppl_outcome_to_output(ordinal, output);
+	if (PG_ARGISNULL(2))
+		elog(ERROR, "a row for an output of mode upsert is null");
+	row = PG_GETARG_HEAPTUPLEHEADER(2);
 	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(row),
 								  HeapTupleHeaderGetTypMod(row));
 	if (self.context == NULL || output < 0 || output >= self.noutputs ||
