@@ -201,6 +201,36 @@ is_passed(const PplSpoolRecord *record, const PplGatherRequest *request,
 }
 
 /*
+ * No more is read: the batch ends with the last transaction that is complete, or
+ * within the first one, if that alone is too large.
+ */
+static void
+finish(PplBatch *batch, PplSpoolReader *reader, const Cut *cut, bool open,
+	   bool full)
+{
+	batch->complete = true;
+	if (!open)
+		batch->end_pos = batch->has_control ? cut->pos :
+			ppl_spool_reader_position(reader);
+	else if (full && cut->nevents == 0)
+	{
+		/* One transaction exceeds the limits. */
+		batch->complete = false;
+		batch->end_pos = ppl_spool_reader_position(reader);
+	}
+	else
+	{
+		/* Give back the transaction that is not complete. */
+		batch->nevents = cut->nevents;
+		batch->ntxns = cut->ntxns;
+		batch->last = cut->last;
+		batch->end_lsn = cut->end_lsn;
+		batch->end_pos = cut->pos;
+		ppl_spool_reader_seek(reader, cut->pos);
+	}
+}
+
+/*
  * Fill the batch from the reader's position, at most up to end, which is
  * published.  Afterwards the reader stands at batch->end_pos.
  */
@@ -267,24 +297,5 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			ppl_spool_reader_skip(reader);
 	}
 
-	batch->complete = true;
-	if (!open)
-		batch->end_pos = batch->has_control ? cut.pos :
-			ppl_spool_reader_position(reader);
-	else if (full && cut.nevents == 0)
-	{
-		/* One transaction exceeds the limits. */
-		batch->complete = false;
-		batch->end_pos = ppl_spool_reader_position(reader);
-	}
-	else
-	{
-		/* Give back the transaction that is not complete. */
-		batch->nevents = cut.nevents;
-		batch->ntxns = cut.ntxns;
-		batch->last = cut.last;
-		batch->end_lsn = cut.end_lsn;
-		batch->end_pos = cut.pos;
-		ppl_spool_reader_seek(reader, cut.pos);
-	}
+	finish(batch, reader, &cut, open, full);
 }

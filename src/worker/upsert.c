@@ -121,7 +121,10 @@ pipeline_put(PG_FUNCTION_ARGS)
 
 	ppl_outcome_to_output(ordinal, output);
 	if (PG_ARGISNULL(2))
-		elog(ERROR, "a row for an output of mode upsert is null");
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("a row for an output of mode upsert is null"),
+				 errhint("Only the statement of a pipeline calls this function.")));
 	row = PG_GETARG_HEAPTUPLEHEADER(2);
 	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(row),
 								  HeapTupleHeaderGetTypMod(row));
