@@ -48,7 +48,7 @@ static struct
 	MemoryContext context;
 	HTAB	   *sources;		/* PplSource by relid */
 	List	   *consumers;		/* FilterConsumer * */
-	FilterConsumer **places;	/* the same by number of the entry in shared
+	FilterConsumer **by_entry;	/* the same by number of the entry in shared
 								 * memory */
 	PplSource  *touched;		/* those that are, chained */
 	List	   *controlled;		/* consumers with a control_pos */
@@ -61,8 +61,13 @@ static struct
 
 static void keep_snapshot(Snapshot snapshot);
 static void give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin);
-static FilterConsumer *want(int32 pipeline_id, Oid source, Oid owner,
-							uint16 operations, bool backlog);
+static FilterConsumer *want(const PplShare *share, Oid owner, bool backlog);
+static void load_share(const PplPipeline *pipeline, const PplShare *share,
+					   bool backlog, XLogRecPtr confirmed, PplSpoolPos start);
+static bool has_place(const List *places, PplPlace place);
+static void control_consumer(FilterConsumer *consumer, const PplControl *control,
+							 TransactionId xid, PplSpoolPos begin,
+							 PplSpoolPos end);
 static void unwant(FilterConsumer *consumer);
 static void count_operations(void);
 static void forget_turn(PplConsumer *shared);
@@ -86,7 +91,7 @@ ppl_filter_init(void)
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(PplSource);
 	ctl.hcxt = self.context;
-	self.places = MemoryContextAllocZero(self.context,
+	self.by_entry = MemoryContextAllocZero(self.context,
 										 mul_size(ppl_shared->nconsumers,
 												  sizeof(FilterConsumer *)));
 	self.sources = hash_create("pipeline sources", 64, &ctl,
@@ -101,7 +106,7 @@ ppl_filter_init(void)
 static void
 set_lost(PplConsumer *shared, const char *name)
 {
-	const char *message = ppl_backlog_was_full(shared->pipeline_id) ?
+	const char *message = ppl_backlog_was_full(shared->place.pipeline_id) ?
 	"the backlog of the pipeline was larger than pipeline.max_backlog" :
 	"the replication slot that held the position of the pipeline is gone";
 	char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
@@ -133,23 +138,19 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	keep_snapshot(GetActiveSnapshot());
-	backlogs = ppl_backlog_pipelines();
+	backlogs = ppl_backlog_places();
 	foreach(lc, ppl_definition_load_born())
 	{
 		PplPipeline *pipeline = lfirst(lc);
-		FilterConsumer *consumer = want(pipeline->pipeline_id, pipeline->source,
-										pipeline->owner, pipeline->operations,
-										list_member_int(backlogs,
-														pipeline->pipeline_id));
+		ListCell   *lc2;
 
-		pg_atomic_write_u64(&consumer->shared->confirm_lsn, confirmed);
-		ppl_atomic_max(&consumer->shared->read_pos, start);
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		consumer->shared->running = pipeline->running;
-		consumer->shared->lost = false;
-		LWLockRelease(ppl_shared->lock);
-		if (pipeline->slot_lsn != self.db->slot_lsn)
-			set_lost(consumer->shared, pipeline->name);
+		foreach(lc2, ppl_definition_shares(pipeline))
+		{
+			PplShare   *share = lfirst(lc2);
+
+			load_share(pipeline, share, has_place(backlogs, share->place),
+					   confirmed, start);
+		}
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -162,11 +163,41 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 		PplConsumer *shared = &ppl_shared->consumers[i];
 
 		/* a reserved one waits for the record of its birth */
-		if (shared->dboid == MyDatabaseId && self.places[i] == NULL &&
+		if (shared->dboid == MyDatabaseId && self.by_entry[i] == NULL &&
 			!TransactionIdIsValid(shared->reserved_by))
 			shared->dropped = true;
 	}
 	LWLockRelease(ppl_shared->lock);
+}
+
+/* One consumer of a definition that was born. */
+static void
+load_share(const PplPipeline *pipeline, const PplShare *share, bool backlog,
+		   XLogRecPtr confirmed, PplSpoolPos start)
+{
+	PplConsumer *shared = want(share, pipeline->owner, backlog)->shared;
+
+	pg_atomic_write_u64(&shared->confirm_lsn, confirmed);
+	ppl_atomic_max(&shared->read_pos, start);
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	shared->running = pipeline->running;
+	shared->lost = false;
+	LWLockRelease(ppl_shared->lock);
+	if (pipeline->slot_lsn != self.db->slot_lsn)
+		set_lost(shared, pipeline->name);
+}
+
+static bool
+has_place(const List *places, PplPlace place)
+{
+	ListCell   *lc;
+
+	foreach(lc, places)
+	{
+		if (ppl_place_equal(*(PplPlace *) lfirst(lc), place))
+			return true;
+	}
+	return false;
 }
 
 /* Remember which transactions a snapshot shows, beyond its life. */
@@ -207,26 +238,26 @@ ppl_filter_touch(PplSource *source, PplSpoolPos end)
 }
 
 /*
- * Find or make the consumer of a definition, here and in shared memory.  That
- * it has a backlog is said in one with that it is there.  The caller counts the
+ * Find or make the consumer of a share, here and in shared memory.  That it has
+ * a backlog is said in one with that it is there.  The caller counts the
  * operations anew when it has all it wants.
  */
 static FilterConsumer *
-want(int32 pipeline_id, Oid source, Oid owner, uint16 operations, bool backlog)
+want(const PplShare *share, Oid owner, bool backlog)
 {
 	FilterConsumer *consumer;
 	PplConsumer *shared;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	shared = ppl_consumer_find(MyDatabaseId, pipeline_id, 1, 1);
+	shared = ppl_consumer_find(MyDatabaseId, share->place);
 	if (shared == NULL)
-		shared = ppl_consumer_create(MyDatabaseId, pipeline_id, 1, 1);
+		shared = ppl_consumer_create(MyDatabaseId, share->place);
 	if (shared != NULL)
 	{
 		shared->reserved_by = InvalidTransactionId;
 		shared->owner = owner;
-		shared->source = source;
-		shared->operations = operations;
+		shared->source = share->source;
+		shared->operations = share->operations;
 		if (backlog)
 			pg_atomic_fetch_add_u64(&shared->moves, 1);
 	}
@@ -239,19 +270,19 @@ want(int32 pipeline_id, Oid source, Oid owner, uint16 operations, bool backlog)
 				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
 						 ppl_shared->nconsumers * 2)));
 
-	consumer = self.places[shared - ppl_shared->consumers];
+	consumer = self.by_entry[shared - ppl_shared->consumers];
 	if (consumer == NULL)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(self.context);
 
 		consumer = palloc0(sizeof(*consumer));
 		self.consumers = lappend(self.consumers, consumer);
-		self.places[shared - ppl_shared->consumers] = consumer;
+		self.by_entry[shared - ppl_shared->consumers] = consumer;
 		MemoryContextSwitchTo(oldcontext);
 	}
 	consumer->shared = shared;
-	consumer->source = source;
-	consumer->operations = operations;
+	consumer->source = share->source;
+	consumer->operations = share->operations;
 	return consumer;
 }
 
@@ -260,7 +291,7 @@ unwant(FilterConsumer *consumer)
 {
 	self.consumers = list_delete_ptr(self.consumers, consumer);
 	self.controlled = list_delete_ptr(self.controlled, consumer);
-	self.places[consumer->shared - ppl_shared->consumers] = NULL;
+	self.by_entry[consumer->shared - ppl_shared->consumers] = NULL;
 	pfree(consumer);
 	count_operations();
 }
@@ -309,29 +340,43 @@ void
 ppl_filter_control(const PplControl *control, TransactionId xid,
 				   XLogRecPtr commit_lsn, PplSpoolPos begin, PplSpoolPos end)
 {
-	FilterConsumer *consumer = NULL;
-	PplConsumer *shared;
+	List	   *concerned = NIL;
 	ListCell   *lc;
 
 	foreach(lc, self.consumers)
 	{
-		FilterConsumer *candidate = lfirst(lc);
+		FilterConsumer *consumer = lfirst(lc);
 
-		if (candidate->shared->pipeline_id == control->pipeline_id)
-			consumer = candidate;
+		if (ppl_control_concerns(control, consumer->shared->place))
+			concerned = lappend(concerned, consumer);
 	}
-	if (consumer == NULL)
+	/* A definition that is gone already was not loaded: leave it so. */
+	if (concerned == NIL && control->action == PPL_CONTROL_BIRTH)
 	{
-		/* A definition that is gone already was not loaded: leave it so. */
-		if (control->action != PPL_CONTROL_BIRTH)
-			return;
-		consumer = want(control->pipeline_id, control->source, control->owner,
-						control->operations, false);
+		PplShare	share = {
+			.place = {control->pipeline_id, control->segment, control->partition},
+			.source = control->source,
+			.operations = control->operations,
+		};
+		FilterConsumer *consumer = want(&share, control->owner, false);
+
 		count_operations();
 		pg_atomic_write_u64(&consumer->shared->confirm_lsn, commit_lsn);
 		ppl_atomic_max(&consumer->shared->read_pos, begin);
+		concerned = list_make1(consumer);
 	}
-	shared = consumer->shared;
+	foreach(lc, concerned)
+		control_consumer(lfirst(lc), control, xid, begin, end);
+	list_free(concerned);
+}
+
+/* Act on it for one consumer that it concerns. */
+static void
+control_consumer(FilterConsumer *consumer, const PplControl *control,
+				 TransactionId xid, PplSpoolPos begin, PplSpoolPos end)
+{
+	PplConsumer *shared = consumer->shared;
+
 	note_control(consumer, end);
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);

@@ -33,7 +33,9 @@
  * Work that is worth the start of a process, which takes some 10 to 20 ms of
  * it: connection, caches, compilation.
  */
-#define PPL_TURN_MS 500
+#define PPL_TURN_MS		500
+
+#define PPL_TRIAL_ROWS	100
 
 /* State of this worker. */
 static struct
@@ -120,15 +122,17 @@ ppl_turn_worked(int nevents, int64 begun_us)
 }
 
 /*
- * How many of max_rows events to take into a batch: while others wait, not more
- * than fit into a turn, so that events which take long do not make it endless.
+ * How many events fit into a turn, as far as that is known: a batch ends with the
+ * transaction that reaches them, so that events which take long do not make the
+ * turn endless.  While others wait, a new worker begins with few.
  */
 int
-ppl_turn_max_rows(int max_rows)
+ppl_turn_rows(void)
 {
-	if (self.row_us == 0 || pg_atomic_read_u32(&ppl_shared->waiting) == 0)
-		return max_rows;
-	return Min(max_rows, Max(PPL_TURN_MS * 1000 / self.row_us, 1));
+	if (self.row_us > 0)
+		return Max(PPL_TURN_MS * 1000 / self.row_us, 1);
+	return pg_atomic_read_u32(&ppl_shared->waiting) == 0 ? PG_INT32_MAX :
+		PPL_TRIAL_ROWS;
 }
 
 /*

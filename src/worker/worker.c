@@ -39,12 +39,13 @@ void
 ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
 {
 	memset(request, 0, sizeof(*request));
-	request->pipeline_id = worker->pipeline_id;
+	request->place = worker->place;
 	request->source = worker->consumer->source;
 	request->operations = worker->consumer->operations;
 	request->born = worker->checkpoint.exists && !worker->checkpoint.foreign;
 	if (request->born)
 		request->done = worker->checkpoint.position;
-	request->max_rows = ppl_turn_max_rows(ppl_guc_batch_rows);
+	request->max_rows = ppl_guc_batch_rows;
+	request->enough_rows = ppl_turn_rows();
 	request->max_bytes = (Size) ppl_guc_batch_bytes * 1024;
 }
