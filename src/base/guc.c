@@ -29,7 +29,7 @@ int			ppl_guc_dead_letter_max_age = 0;
 int			ppl_guc_max_backlog = 10 * 1024;
 int			ppl_guc_max_databases = 16;
 int			ppl_guc_max_retained_wal = 1024;
-int			ppl_guc_max_segments = 1024;
+int			ppl_guc_max_segments = 4096;
 int			ppl_guc_max_workers = 0;
 int			ppl_guc_worker_idle_timeout = 60 * 1000;
 
@@ -124,7 +124,7 @@ define_limits(void)
 							"Segments of pipelines that can be started on this server",
 							"A pipeline without an isolated stage is one segment.",
 							&ppl_guc_max_segments,
-							1024, 1, PPL_MAX_SEGMENTS,
+							4096, 1, PPL_MAX_SEGMENTS,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("pipeline.max_workers",

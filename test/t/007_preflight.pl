@@ -183,17 +183,6 @@ $node->caught_up('p');
 $node->caught_up('q');
 $node->same_rows('TABLE dst', 'TABLE src', 'the one that had it goes on');
 $node->same_rows('TABLE dst_q', 'SELECT id FROM src WHERE id > 1', 'and so does the other');
-my $locker = $node->background_psql('postgres');
-$locker->query_safe('BEGIN; LOCK TABLE dst');
-$node->safe_psql('postgres', 'INSERT INTO src VALUES (3)');
-$node->reached('p', 'running');
-$node->poll(q{SELECT count(*) = 1 FROM pipeline.workers WHERE pipeline = 'p'}, what => 'p to have the worker');
-$node->reached('q', 'waiting|running');
-is($node->value(q{SELECT pipeline.wait_for('p', timeout => '100 ms')}), 'f',
-	'wait_for is not true for one that waits');
-$locker->quit;
-$node->caught_up('p');
-$node->caught_up('q');
 $node->reached('q', 'running');
 
 $node->safe_psql('postgres', q{
