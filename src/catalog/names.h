@@ -28,6 +28,8 @@
 #define PPL_SCHEMA_EVENTS		PPL_PRIVATE_SCHEMA ".schema_events"
 #define PPL_AUDIT_LOG			PPL_PRIVATE_SCHEMA ".audit_log"
 
+#define PPL_STREAM_HANDLER		"stream_handler"
+
 #define PPL_ROLE_READER			"pipeline_reader"
 #define PPL_ROLE_OPERATOR		"pipeline_operator"
 #define PPL_ROLE_ADMIN			"pipeline_admin"
