@@ -44,6 +44,7 @@ CREATE TABLE _pipeline.stages (
 	handler text,
 	query text,
 	isolate bool NOT NULL,
+	segment int NOT NULL DEFAULT 1,
 	workers int NOT NULL,
 	partition_by text[],
 	on_error text NOT NULL,
@@ -72,6 +73,7 @@ CREATE TABLE _pipeline.outputs (
 	mode text NOT NULL,
 	key text[],
 	isolate bool NOT NULL,
+	segment int NOT NULL DEFAULT 1,
 	since int NOT NULL,
 	keeps bool NOT NULL DEFAULT false,
 	source_key text[],
@@ -158,27 +160,31 @@ COMMENT ON COLUMN _pipeline.slot.secret IS 'proves that a control message in the
 
 CREATE TABLE _pipeline.counts (
 	pipeline_id int NOT NULL,
+	segment int NOT NULL,
+	partition int NOT NULL,
 	output_id int NOT NULL,
 	events bigint NOT NULL DEFAULT 0,
 	produced bigint NOT NULL DEFAULT 0,
 	filtered bigint NOT NULL DEFAULT 0,
 	rejected bigint NOT NULL DEFAULT 0,
 	failed bigint NOT NULL DEFAULT 0,
-	CONSTRAINT counts_pkey PRIMARY KEY (pipeline_id, output_id),
+	CONSTRAINT counts_pkey PRIMARY KEY (pipeline_id, segment, partition, output_id),
 	CONSTRAINT counts_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE _pipeline.counts IS 'the ledger: what became of the events of each output';
-COMMENT ON COLUMN _pipeline.counts.output_id IS '0 counts the events of the pipeline itself';
+COMMENT ON COLUMN _pipeline.counts.output_id IS '0 counts the events of the segment itself';
 
 CREATE TABLE _pipeline.stage_counts (
 	pipeline_id int NOT NULL,
+	segment int NOT NULL,
+	partition int NOT NULL,
 	stage_id int NOT NULL,
 	events bigint NOT NULL DEFAULT 0,
 	rows bigint NOT NULL DEFAULT 0,
 	microseconds bigint NOT NULL DEFAULT 0,
 	errors bigint NOT NULL DEFAULT 0,
-	CONSTRAINT stage_counts_pkey PRIMARY KEY (pipeline_id, stage_id),
+	CONSTRAINT stage_counts_pkey PRIMARY KEY (pipeline_id, segment, partition, stage_id),
 	CONSTRAINT stage_counts_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE
 ) WITH (fillfactor = 50);

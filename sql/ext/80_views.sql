@@ -113,7 +113,15 @@ SELECT p.name AS pipeline,
 	END AS last_error_at,
 	b.bytes AS backlog_bytes
 FROM _pipeline.pipelines p
-	LEFT JOIN _pipeline.counts n ON n.pipeline_id = p.pipeline_id AND n.output_id = 0
+	LEFT JOIN LATERAL (
+		SELECT sum(c.events)::bigint AS events,
+			sum(c.produced)::bigint AS produced,
+			sum(c.filtered)::bigint AS filtered,
+			sum(c.rejected)::bigint AS rejected,
+			sum(c.failed)::bigint AS failed
+		FROM _pipeline.counts c
+		WHERE c.pipeline_id = p.pipeline_id AND c.segment = 1 AND c.output_id = 0
+	) n ON true
 	LEFT JOIN _pipeline.databases() d ON _pipeline.is_here(p.system_identifier, d.database)
 	LEFT JOIN (
 		SELECT c.pipeline_id,
@@ -194,7 +202,14 @@ SELECT p.name AS pipeline,
 	coalesce(n.errors, 0) AS errors
 FROM _pipeline.stages s
 	JOIN _pipeline.pipelines p ON p.pipeline_id = s.pipeline_id
-	LEFT JOIN _pipeline.stage_counts n ON n.pipeline_id = s.pipeline_id AND n.stage_id = s.stage_id
+	LEFT JOIN LATERAL (
+		SELECT sum(c.events)::bigint AS events,
+			sum(c.rows)::bigint AS rows,
+			sum(c.microseconds)::bigint AS microseconds,
+			sum(c.errors)::bigint AS errors
+		FROM _pipeline.stage_counts c
+		WHERE c.pipeline_id = s.pipeline_id AND c.stage_id = s.stage_id
+	) n ON true
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.stage_stats IS 'events into and rows out of each stage, its time and errors';
 
