@@ -146,21 +146,18 @@ append(PplRowsMessage *message, uint16 infomask, uint16 infomask2, uint8 hoff,
 	   const char *bytes, Size len)
 {
 	StringInfo	data = &message->data;
-	Size		size = MAXALIGN(sizeof(PplRowsRow) + len);
-	PplRowsRow *row;
+	PplRowsRow	row;
 
 	if (len > PPL_ROWS_MAX_ROW)
 		refuse_large(len);
-	enlargeStringInfo(data, size);
-	row = (PplRowsRow *) (data->data + data->len);
-	memset(row, 0, sizeof(*row));
-	row->len = len;
-	row->infomask = infomask & (HEAP_HASNULL | HEAP_HASVARWIDTH);
-	row->infomask2 = infomask2 & HEAP_NATTS_MASK;
-	row->hoff = hoff;
-	memcpy(row + 1, bytes, len);
-	memset((char *) (row + 1) + len, 0, size - sizeof(*row) - len);
-	data->len += size;
+	row.len = len;
+	row.infomask = infomask & (HEAP_HASNULL | HEAP_HASVARWIDTH);
+	row.infomask2 = infomask2 & HEAP_NATTS_MASK;
+	row.hoff = hoff;
+	enlargeStringInfo(data, SizeOfPplRowsRow + len);
+	memcpy(data->data + data->len, &row, SizeOfPplRowsRow);
+	memcpy(data->data + data->len + SizeOfPplRowsRow, bytes, len);
+	data->len += SizeOfPplRowsRow + len;
 	((PplRowsHeader *) data->data)->nrows++;
 }
 
@@ -215,10 +212,10 @@ ppl_rows_next(PplRowsReader *reader)
 
 	if (reader->left == 0)
 		return NULL;
-	if (reader->end - reader->next >= sizeof(row))
-		memcpy(&row, reader->next, sizeof(row));
-	if (reader->end - reader->next < sizeof(row) ||
-		row.len > reader->end - reader->next - sizeof(row) ||
+	if (reader->end - reader->next >= SizeOfPplRowsRow)
+		memcpy(&row, reader->next, SizeOfPplRowsRow);
+	if (reader->end - reader->next < SizeOfPplRowsRow ||
+		row.len > reader->end - reader->next - SizeOfPplRowsRow ||
 		row.hoff < SizeofHeapTupleHeader ||
 		row.hoff > row.len + SizeofHeapTupleHeader)
 		ereport(ERROR,
@@ -237,8 +234,8 @@ ppl_rows_next(PplRowsReader *reader)
 	tuple->t_data->t_infomask2 = row.infomask2;
 	tuple->t_data->t_hoff = row.hoff;
 	memcpy((char *) tuple->t_data + SizeofHeapTupleHeader,
-		   reader->next + sizeof(row), row.len);
-	reader->next += MAXALIGN(sizeof(row) + row.len);
+		   reader->next + SizeOfPplRowsRow, row.len);
+	reader->next += SizeOfPplRowsRow + row.len;
 	reader->left--;
 	return tuple;
 }
