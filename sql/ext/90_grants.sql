@@ -7,6 +7,7 @@ GRANT USAGE ON SCHEMA pipeline TO pipeline_reader, pipeline_operator, pipeline_a
 
 GRANT SELECT ON pipeline.pipelines TO PUBLIC;
 GRANT SELECT ON pipeline.stages TO PUBLIC;
+GRANT SELECT ON pipeline.stage_versions TO PUBLIC;
 GRANT SELECT ON pipeline.outputs TO PUBLIC;
 GRANT SELECT ON pipeline.status TO PUBLIC;
 GRANT SELECT ON pipeline.workers TO PUBLIC;

@@ -28,6 +28,7 @@
 #include "api/args.h"
 #include "api/change.h"
 #include "api/check.h"
+#include "api/deploy.h"
 #include "api/preflight.h"
 #include "api/upserts.h"
 #include "base/event.h"
@@ -35,6 +36,7 @@
 #include "catalog/names.h"
 #include "catalog/source.h"
 #include "catalog/sql.h"
+#include "catalog/version.h"
 
 static const char *const operation_words[] = {"insert", "update", "delete", "truncate"};
 
@@ -50,6 +52,8 @@ static void refuse_yet(const char *what, const char *current,
 static uint16 check_operations(List *words);
 static PplSqlArg operations_arg(uint16 operations);
 static void check_columns(Oid relid, List *columns);
+static void add_first_version(const PplPipeline *pipeline, int stage_id,
+							  char *name, char *handler, char *query);
 static void check_stage_options(FunctionCallInfo fcinfo);
 static char *output_mode(FunctionCallInfo fcinfo, const PplPipeline *pipeline);
 static void check_unread(const PplPipeline *pipeline);
@@ -253,6 +257,7 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 				 errhint("Choose another name, or SELECT pipeline.drop_stage(%s, %s);",
 						 quote_literal_cstr(pipeline_name),
 						 quote_literal_cstr(name))));
+	add_first_version(pipeline, ppl_sql_int(rows, 0, 0), name, handler, query);
 	{
 		PplSqlArg	args[] = {
 			ppl_sql_arg_int(pipeline->pipeline_id),
@@ -269,6 +274,16 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 	if (handler != NULL)
 		ppl_check_inlining(pipeline, handler);
 	PG_RETURN_VOID();
+}
+
+static void
+add_first_version(const PplPipeline *pipeline, int stage_id, char *name,
+				  char *handler, char *query)
+{
+	PplStage	stage = {.stage_id = stage_id,.name = name,.handler = handler,
+	.query = query,.version = 1};
+
+	ppl_deploy_version(pipeline, &stage);
 }
 
 /* Check kind, isolate, workers, partition_by, on_error and the rest. */
@@ -426,6 +441,7 @@ pipeline_drop_stage(PG_FUNCTION_ARGS)
 	char	   *pipeline_name = ppl_args_text(fcinfo, 0, "pipeline");
 	char	   *name = ppl_args_text(fcinfo, 1, "stage");
 	PplPipeline *pipeline;
+	PplSqlResult *rows;
 
 	PreventCommandIfReadOnly("pipeline.drop_stage");
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
@@ -435,22 +451,24 @@ pipeline_drop_stage(PG_FUNCTION_ARGS)
 			ppl_sql_arg_int(pipeline->pipeline_id),
 			ppl_sql_arg_text(name),
 		};
-		PplSqlResult *rows =
-		ppl_sql_run("WITH gone AS ("
-					" DELETE FROM " PPL_STAGES
-					" WHERE pipeline_id = $1 AND name = $2"
-					" RETURNING stage_id),"
-					" counts AS ("
-					" DELETE FROM " PPL_STAGE_COUNTS
-					" WHERE pipeline_id = $1"
-					" AND stage_id IN (SELECT stage_id FROM gone))"
-					" SELECT stage_id FROM gone",
-					lengthof(args), args);
+
+		rows =
+			ppl_sql_run("WITH gone AS ("
+						" DELETE FROM " PPL_STAGES
+						" WHERE pipeline_id = $1 AND name = $2"
+						" RETURNING stage_id),"
+						" counts AS ("
+						" DELETE FROM " PPL_STAGE_COUNTS
+						" WHERE pipeline_id = $1"
+						" AND stage_id IN (SELECT stage_id FROM gone))"
+						" SELECT stage_id FROM gone",
+						lengthof(args), args);
 
 		if (rows->nrows == 0)
 			ppl_change_refuse_unknown("stage", name, pipeline, "stages");
 	}
 	ppl_access_bump_version(pipeline);
+	ppl_version_end(pipeline, ppl_sql_int(rows, 0, 0));
 	ppl_access_audit(pipeline, "drop_stage", "stage", name, NULL);
 
 	/* start checks; until then what is broken must be possible to take apart */

@@ -29,7 +29,8 @@ typedef struct PplCounts
 typedef struct PplBatchRecord
 {
 	int			pipeline_id;
-	int			version;
+	int			version;		/* that the events see */
+	int			code_version;	/* whose stages ran */
 	bool		redrive;		/* else the checkpoint moves from before to
 								 * position */
 	PplPosition before;
