@@ -51,8 +51,9 @@ SELECT p.name AS pipeline,
 	v.first_lsn,
 	CASE WHEN v.first_lsn IS NOT NULL THEN coalesce(v.last_lsn, (
 		SELECT max(k.commit_lsn)
-		FROM _pipeline.checkpoints k
-		WHERE k.pipeline_id = v.pipeline_id)) END AS last_lsn,
+		FROM _pipeline.stages s
+			JOIN _pipeline.checkpoints k ON k.pipeline_id = s.pipeline_id AND k.segment = s.segment
+		WHERE s.stage_id = v.stage_id)) END AS last_lsn,
 	v.since,
 	v.until,
 	v.definition
@@ -136,7 +137,15 @@ SELECT p.name AS pipeline,
 	END AS last_error_at,
 	b.bytes AS backlog_bytes
 FROM _pipeline.pipelines p
-	LEFT JOIN _pipeline.counts n ON n.pipeline_id = p.pipeline_id AND n.output_id = 0
+	LEFT JOIN LATERAL (
+		SELECT sum(c.events)::bigint AS events,
+			sum(c.produced)::bigint AS produced,
+			sum(c.filtered)::bigint AS filtered,
+			sum(c.rejected)::bigint AS rejected,
+			sum(c.failed)::bigint AS failed
+		FROM _pipeline.counts c
+		WHERE c.pipeline_id = p.pipeline_id AND c.segment = 1 AND c.output_id = 0
+	) n ON true
 	LEFT JOIN _pipeline.databases() d ON _pipeline.is_here(p.system_identifier, d.database)
 	LEFT JOIN (
 		SELECT c.pipeline_id,
@@ -217,7 +226,14 @@ SELECT p.name AS pipeline,
 	coalesce(n.errors, 0) AS errors
 FROM _pipeline.stages s
 	JOIN _pipeline.pipelines p ON p.pipeline_id = s.pipeline_id
-	LEFT JOIN _pipeline.stage_counts n ON n.pipeline_id = s.pipeline_id AND n.stage_id = s.stage_id
+	LEFT JOIN LATERAL (
+		SELECT sum(c.events)::bigint AS events,
+			sum(c.rows)::bigint AS rows,
+			sum(c.microseconds)::bigint AS microseconds,
+			sum(c.errors)::bigint AS errors
+		FROM _pipeline.stage_counts c
+		WHERE c.pipeline_id = s.pipeline_id AND c.stage_id = s.stage_id
+	) n ON true
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.stage_stats IS 'events into and rows out of each stage, its time and errors';
 

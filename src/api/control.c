@@ -41,12 +41,12 @@ PPL_FUNCTION(pipeline_stop);
 PPL_FUNCTION(pipeline_restart);
 
 static void check_startable(const PplPipeline *pipeline);
-static void take_place(const PplPipeline *pipeline);
+static void take_places(const PplPipeline *pipeline);
 static void refuse_lost(const PplPipeline *pipeline, const PplDatabase *db);
 static void give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn);
 static bool has_queued(const PplPipeline *pipeline);
 static void set_running(const PplPipeline *pipeline, bool running);
-static void emit(const PplPipeline *pipeline, PplControlAction action);
+static void emit_birth(const PplPipeline *pipeline, const PplShare *share);
 
 /*
  * pipeline.start(name text, skip_to_now bool)
@@ -58,6 +58,7 @@ pipeline_start(PG_FUNCTION_ARGS)
 	bool		skip_to_now = ppl_args_bool(fcinfo, 1, "skip_to_now");
 	PplDatabase *db;
 	PplPipeline *pipeline;
+	ListCell   *lc;
 
 	db = ppl_preflight("pipeline.start");
 	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessExclusiveLock);
@@ -73,23 +74,24 @@ pipeline_start(PG_FUNCTION_ARGS)
 	check_startable(pipeline);
 
 	if (!pipeline->born)
-		take_place(pipeline);
+		take_places(pipeline);
 	if (!pipeline->born || skip_to_now)
 	{
 		ppl_own_lock_source(pipeline->source);
 		give_birth(pipeline, db->slot_lsn);
 		ppl_upserts_begin_anew(pipeline);
-		emit(pipeline, PPL_CONTROL_BIRTH);
+		foreach(lc, ppl_definition_shares(pipeline))
+			emit_birth(pipeline, lfirst(lc));
 
 		/* the word of these may be in the gap, or in another server's WAL */
 		if (has_queued(pipeline))
-			emit(pipeline, PPL_CONTROL_REDRIVE);
+			ppl_access_tell(pipeline, PPL_CONTROL_REDRIVE);
 	}
 	else
 	{
 		ppl_access_audit(pipeline, "start", NULL);
 		set_running(pipeline, true);
-		emit(pipeline, PPL_CONTROL_START);
+		ppl_access_tell(pipeline, PPL_CONTROL_START);
 	}
 	PG_RETURN_VOID();
 }
@@ -113,7 +115,7 @@ pipeline_stop(PG_FUNCTION_ARGS)
 	}
 	ppl_access_audit(pipeline, "stop", NULL);
 	set_running(pipeline, false);
-	emit(pipeline, PPL_CONTROL_STOP);
+	ppl_access_tell(pipeline, PPL_CONTROL_STOP);
 	PG_RETURN_VOID();
 }
 
@@ -141,8 +143,8 @@ pipeline_restart(PG_FUNCTION_ARGS)
 	ppl_access_audit(pipeline, "restart", NULL);
 	set_running(pipeline, true);
 	if (pipeline->running)
-		emit(pipeline, PPL_CONTROL_STOP);
-	emit(pipeline, PPL_CONTROL_START);
+		ppl_access_tell(pipeline, PPL_CONTROL_STOP);
+	ppl_access_tell(pipeline, PPL_CONTROL_START);
 	PG_RETURN_VOID();
 }
 
@@ -185,20 +187,31 @@ check_startable(const PplPipeline *pipeline)
 }
 
 /*
- * Take a place in shared memory for one pipeline more.  Capture fills it when
- * it reads the message of the start, too late to refuse.
+ * Take places in shared memory for one pipeline more.  Capture fills them when
+ * it reads the messages of the start, too late to refuse.
  */
 static void
-take_place(const PplPipeline *pipeline)
+take_places(const PplPipeline *pipeline)
 {
-	if (!ppl_consumer_reserve(pipeline->pipeline_id, GetCurrentTransactionId()))
+	List	   *shares = ppl_definition_shares(pipeline);
+	ListCell   *lc;
+
+	foreach(lc, shares)
+	{
+		const PplShare *share = lfirst(lc);
+
+		if (ppl_consumer_reserve(share->place, GetCurrentTransactionId()))
+			continue;
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many started pipelines"),
-				 errdetail("pipeline.max_segments is %d, and all are in use; pipeline \"%s\" needs one.",
-						   ppl_shared->nconsumers, pipeline->name),
+				 errdetail_plural("pipeline.max_segments is %d, and too few are free; pipeline \"%s\" needs %d.",
+								  "pipeline.max_segments is %d, and too few are free; pipeline \"%s\" needs %d.",
+								  list_length(shares), ppl_shared->nconsumers,
+								  pipeline->name, list_length(shares)),
 				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
 						 ppl_shared->nconsumers * 2)));
+	}
 }
 
 /*
@@ -268,9 +281,19 @@ set_running(const PplPipeline *pipeline, bool running)
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
 }
 
+/* From this transaction on, a worker has events. */
 static void
-emit(const PplPipeline *pipeline, PplControlAction action)
+emit_birth(const PplPipeline *pipeline, const PplShare *share)
 {
-	ppl_control_emit(action, pipeline->pipeline_id, pipeline->version,
-					 pipeline->source, pipeline->owner, pipeline->operations);
+	PplControl	control = {0};
+
+	control.action = PPL_CONTROL_BIRTH;
+	control.pipeline_id = pipeline->pipeline_id;
+	control.segment = share->place.segment;
+	control.partition = share->place.partition;
+	control.version = pipeline->version;
+	control.source = share->source;
+	control.owner = pipeline->owner;
+	control.operations = share->operations;
+	ppl_control_emit(&control);
 }

@@ -129,12 +129,6 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 
 	pipeline.pipeline_id = ppl_sql_int(rows, 0, 0);
 	pipeline.name = name;
-	{
-		PplSqlArg	args[] = {ppl_sql_arg_int(pipeline.pipeline_id)};
-
-		(void) ppl_sql_run("INSERT INTO " PPL_COUNTS " (pipeline_id, output_id)"
-						   " VALUES ($1, 0)", lengthof(args), args);
-	}
 	ppl_access_audit(&pipeline, "create_pipeline", NULL);
 	PG_RETURN_VOID();
 }
@@ -258,16 +252,6 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 						 quote_literal_cstr(pipeline_name),
 						 quote_literal_cstr(name))));
 	add_first_version(pipeline, ppl_sql_int(rows, 0, 0), name, handler, query);
-	{
-		PplSqlArg	args[] = {
-			ppl_sql_arg_int(pipeline->pipeline_id),
-			ppl_sql_arg_int(ppl_sql_int(rows, 0, 0)),
-		};
-
-		(void) ppl_sql_run("INSERT INTO " PPL_STAGE_COUNTS
-						   " (pipeline_id, stage_id) VALUES ($1, $2)",
-						   lengthof(args), args);
-	}
 	ppl_access_audit(pipeline, "add_stage", "stage", name, "kind", kind,
 					 "handler", handler, "query", query, NULL);
 	ppl_change_finish(pipeline, true);
@@ -385,16 +369,6 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 				 errhint("Give it another name with name => ..., or SELECT pipeline.drop_output(%s, %s);",
 						 quote_literal_cstr(pipeline_name),
 						 quote_literal_cstr(name))));
-	{
-		PplSqlArg	args[] = {
-			ppl_sql_arg_int(pipeline->pipeline_id),
-			ppl_sql_arg_int(ppl_sql_int(rows, 0, 0)),
-		};
-
-		(void) ppl_sql_run("INSERT INTO " PPL_COUNTS
-						   " (pipeline_id, output_id) VALUES ($1, $2)",
-						   lengthof(args), args);
-	}
 	ppl_access_audit(pipeline, "add_output", "output", name,
 					 "target", target_name, "mode", mode,
 					 "transform", transform, NULL);
@@ -555,10 +529,7 @@ pipeline_drop_pipeline(PG_FUNCTION_ARGS)
 	}
 	ppl_access_audit(pipeline, "drop_pipeline", NULL);
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
-	if (pipeline->born)
-		ppl_control_emit(PPL_CONTROL_DROP, pipeline->pipeline_id,
-						 pipeline->version, pipeline->source, pipeline->owner,
-						 pipeline->operations);
+	ppl_access_tell(pipeline, PPL_CONTROL_DROP);
 	PG_RETURN_VOID();
 }
 

@@ -88,9 +88,9 @@ put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
 	XLogRecPtr	confirm_lsn = pg_atomic_read_u64(&consumer->confirm_lsn);
 	bool		has_process = (consumer->process.pid != 0);
 
-	values[0] = Int32GetDatum(consumer->pipeline_id);
-	values[1] = Int32GetDatum(consumer->segment);
-	values[2] = Int32GetDatum(consumer->partition);
+	values[0] = Int32GetDatum(consumer->place.pipeline_id);
+	values[1] = Int32GetDatum(consumer->place.segment);
+	values[2] = Int32GetDatum(consumer->place.partition);
 	values[3] = CStringGetTextDatum(worker_state_word(consumer->state));
 	values[4] = Int32GetDatum((int32) consumer->process.pid);
 	nulls[4] = !has_process;
@@ -348,9 +348,13 @@ pipeline_ledger(PG_FUNCTION_ARGS)
 				" coalesce(n.events = n.produced + n.filtered + n.rejected"
 				"  + n.failed, true)"
 				" FROM " PPL_OUTPUTS " o"
-				" LEFT JOIN " PPL_COUNTS " n"
-				"  ON n.pipeline_id = o.pipeline_id"
-				"  AND n.output_id = o.output_id"
+				" LEFT JOIN LATERAL (SELECT sum(c.events)::int8 AS events,"
+				"   sum(c.produced)::int8 AS produced,"
+				"   sum(c.filtered)::int8 AS filtered,"
+				"   sum(c.rejected)::int8 AS rejected,"
+				"   sum(c.failed)::int8 AS failed"
+				"  FROM " PPL_COUNTS " c WHERE c.pipeline_id = o.pipeline_id"
+				"   AND c.output_id = o.output_id) n ON true"
 				" WHERE o.pipeline_id = $1 ORDER BY o.output_id",
 				lengthof(args), args);
 

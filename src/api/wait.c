@@ -145,7 +145,7 @@ is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 
 		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
-			consumer->pipeline_id != pipeline_id ||
+			consumer->place.pipeline_id != pipeline_id ||
 			TransactionIdIsValid(consumer->reserved_by))
 			continue;
 		found = true;

@@ -14,7 +14,7 @@ typedef struct PplOrder
 {
 	uint64		generation;
 	Oid			dboid;
-	int32		pipeline_id;
+	PplPlace	place;			/* of a worker */
 } PplOrder;
 
 extern void ppl_process_describe(BackgroundWorker *worker, const char *kind,

@@ -260,16 +260,14 @@ ppl_database_request(Oid dboid)
  * shared->lock, or can bear that the entry is given up at any moment.
  */
 PplConsumer *
-ppl_consumer_find(Oid dboid, int32 pipeline_id, int32 segment, int32 partition)
+ppl_consumer_find(Oid dboid, PplPlace place)
 {
 	for (int i = 0; i < ppl_shared->nconsumers; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 
 		if (consumer->dboid == dboid &&
-			consumer->pipeline_id == pipeline_id &&
-			consumer->segment == segment &&
-			consumer->partition == partition &&
+			ppl_place_equal(consumer->place, place) &&
 			!consumer->dropped)
 			return consumer;
 	}
@@ -281,7 +279,7 @@ ppl_consumer_find(Oid dboid, int32 pipeline_id, int32 segment, int32 partition)
  * Caller holds shared->lock exclusively and found no entry before.
  */
 PplConsumer *
-ppl_consumer_create(Oid dboid, int32 pipeline_id, int32 segment, int32 partition)
+ppl_consumer_create(Oid dboid, PplPlace place)
 {
 	for (int i = 0; i < ppl_shared->nconsumers; i++)
 	{
@@ -290,9 +288,7 @@ ppl_consumer_create(Oid dboid, int32 pipeline_id, int32 segment, int32 partition
 		if (OidIsValid(consumer->dboid))
 			continue;
 		consumer_reset(consumer);
-		consumer->pipeline_id = pipeline_id;
-		consumer->segment = segment;
-		consumer->partition = partition;
+		consumer->place = place;
 		consumer->dboid = dboid;
 		return consumer;
 	}
@@ -323,13 +319,13 @@ free_reservations(void)
 }
 
 /*
- * Take an entry for a pipeline that transaction xid of this database starts,
+ * Take an entry for a worker of a pipeline that transaction xid of this database starts,
  * so that capture finds it when it reads of the start; with the transaction
  * the reservation is void.  False if all entries are in use.  Takes
  * shared->lock.
  */
 bool
-ppl_consumer_reserve(int32 pipeline_id, TransactionId xid)
+ppl_consumer_reserve(PplPlace place, TransactionId xid)
 {
 	PplConsumer *consumer = NULL;
 
@@ -338,10 +334,10 @@ ppl_consumer_reserve(int32 pipeline_id, TransactionId xid)
 		if (attempt == 2)
 			free_reservations();
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		consumer = ppl_consumer_find(MyDatabaseId, pipeline_id, 1, 1);
+		consumer = ppl_consumer_find(MyDatabaseId, place);
 		if (consumer == NULL)
 		{
-			consumer = ppl_consumer_create(MyDatabaseId, pipeline_id, 1, 1);
+			consumer = ppl_consumer_create(MyDatabaseId, place);
 			if (consumer != NULL)
 				consumer->reserved_by = xid;
 		}

@@ -18,6 +18,8 @@
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
+#include "base/place.h"
+
 #define PPL_NO_PROC PG_UINT32_MAX
 #define PPL_ERROR_LEN 512
 #define PPL_LATENCY_BUCKETS 64
@@ -97,11 +99,9 @@ typedef struct PplDatabase
 typedef struct PplConsumer
 {
 	Oid			dboid;			/* InvalidOid = free */
-	int32		pipeline_id;
-	int32		segment;
-	int32		partition;
+	PplPlace	place;
 	Oid			owner;
-	Oid			source;
+	Oid			source;			/* relation whose events it takes */
 	uint16		operations;		/* PPL_OP_* of the source */
 	bool		running;		/* what its owner asked for */
 	bool		dropped;
@@ -163,11 +163,9 @@ extern void ppl_wake_launcher(void);
 extern bool ppl_atomic_max(pg_atomic_uint64 *target, uint64 value);
 extern PplDatabase *ppl_database_find(Oid dboid);
 extern bool ppl_database_request(Oid dboid);
-extern PplConsumer *ppl_consumer_find(Oid dboid, int32 pipeline_id,
-									  int32 segment, int32 partition);
-extern PplConsumer *ppl_consumer_create(Oid dboid, int32 pipeline_id,
-										int32 segment, int32 partition);
-extern bool ppl_consumer_reserve(int32 pipeline_id, TransactionId xid);
+extern PplConsumer *ppl_consumer_find(Oid dboid, PplPlace place);
+extern PplConsumer *ppl_consumer_create(Oid dboid, PplPlace place);
+extern bool ppl_consumer_reserve(PplPlace place, TransactionId xid);
 extern bool ppl_database_has_spool(PplDatabase *db);
 extern bool ppl_consumer_spool_done(PplConsumer *consumer);
 extern bool ppl_consumer_all_done(PplConsumer *consumer);

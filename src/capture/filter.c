@@ -56,8 +56,13 @@ static struct
 
 static void keep_snapshot(Snapshot snapshot);
 static void give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin);
-static FilterConsumer *want(int32 pipeline_id, Oid source, Oid owner,
-							uint16 operations, bool backlog);
+static FilterConsumer *want(const PplShare *share, Oid owner, bool backlog);
+static void load_share(const PplPipeline *pipeline, const PplShare *share,
+					   bool backlog, XLogRecPtr confirmed, PplSpoolPos start);
+static bool has_place(const List *places, PplPlace place);
+static void control_consumer(FilterConsumer *consumer, const PplControl *control,
+							 TransactionId xid, PplSpoolPos begin,
+							 PplSpoolPos end);
 static void unwant(FilterConsumer *consumer);
 static void count_operations(void);
 static bool wakes(const PplConsumer *consumer, uint8 action);
@@ -89,7 +94,7 @@ ppl_filter_init(void)
 static void
 set_lost(PplConsumer *shared, const char *name)
 {
-	const char *message = ppl_backlog_was_full(shared->pipeline_id) ?
+	const char *message = ppl_backlog_was_full(shared->place.pipeline_id) ?
 	"the backlog of the pipeline was larger than pipeline.max_backlog" :
 	"the replication slot that held the position of the pipeline is gone";
 	char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
@@ -121,23 +126,19 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	keep_snapshot(GetActiveSnapshot());
-	backlogs = ppl_backlog_pipelines();
+	backlogs = ppl_backlog_places();
 	foreach(lc, ppl_definition_load_born())
 	{
 		PplPipeline *pipeline = lfirst(lc);
-		FilterConsumer *consumer = want(pipeline->pipeline_id, pipeline->source,
-										pipeline->owner, pipeline->operations,
-										list_member_int(backlogs,
-														pipeline->pipeline_id));
+		ListCell   *lc2;
 
-		pg_atomic_write_u64(&consumer->shared->confirm_lsn, confirmed);
-		ppl_atomic_max(&consumer->shared->read_pos, start);
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		consumer->shared->running = pipeline->running;
-		consumer->shared->lost = false;
-		LWLockRelease(ppl_shared->lock);
-		if (pipeline->slot_lsn != self.db->slot_lsn)
-			set_lost(consumer->shared, pipeline->name);
+		foreach(lc2, ppl_definition_shares(pipeline))
+		{
+			PplShare   *share = lfirst(lc2);
+
+			load_share(pipeline, share, has_place(backlogs, share->place),
+					   confirmed, start);
+		}
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -158,6 +159,36 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 			shared->dropped = true;
 	}
 	LWLockRelease(ppl_shared->lock);
+}
+
+/* One consumer of a definition that was born. */
+static void
+load_share(const PplPipeline *pipeline, const PplShare *share, bool backlog,
+		   XLogRecPtr confirmed, PplSpoolPos start)
+{
+	PplConsumer *shared = want(share, pipeline->owner, backlog)->shared;
+
+	pg_atomic_write_u64(&shared->confirm_lsn, confirmed);
+	ppl_atomic_max(&shared->read_pos, start);
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	shared->running = pipeline->running;
+	shared->lost = false;
+	LWLockRelease(ppl_shared->lock);
+	if (pipeline->slot_lsn != self.db->slot_lsn)
+		set_lost(shared, pipeline->name);
+}
+
+static bool
+has_place(const List *places, PplPlace place)
+{
+	ListCell   *lc;
+
+	foreach(lc, places)
+	{
+		if (ppl_place_equal(*(PplPlace *) lfirst(lc), place))
+			return true;
+	}
+	return false;
 }
 
 /* Remember which transactions a snapshot shows, beyond its life. */
@@ -184,26 +215,26 @@ ppl_filter_lookup(Oid relid)
 }
 
 /*
- * Find or make the consumer of a definition, here and in shared memory.  That
- * it has a backlog is said in one with that it is there.
+ * Find or make the consumer of a share, here and in shared memory.  That it has
+ * a backlog is said in one with that it is there.
  */
 static FilterConsumer *
-want(int32 pipeline_id, Oid source, Oid owner, uint16 operations, bool backlog)
+want(const PplShare *share, Oid owner, bool backlog)
 {
 	FilterConsumer *consumer = NULL;
 	PplConsumer *shared;
 	ListCell   *lc;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	shared = ppl_consumer_find(MyDatabaseId, pipeline_id, 1, 1);
+	shared = ppl_consumer_find(MyDatabaseId, share->place);
 	if (shared == NULL)
-		shared = ppl_consumer_create(MyDatabaseId, pipeline_id, 1, 1);
+		shared = ppl_consumer_create(MyDatabaseId, share->place);
 	if (shared != NULL)
 	{
 		shared->reserved_by = InvalidTransactionId;
 		shared->owner = owner;
-		shared->source = source;
-		shared->operations = operations;
+		shared->source = share->source;
+		shared->operations = share->operations;
 		if (backlog)
 			pg_atomic_fetch_add_u64(&shared->moves, 1);
 	}
@@ -230,8 +261,8 @@ want(int32 pipeline_id, Oid source, Oid owner, uint16 operations, bool backlog)
 		MemoryContextSwitchTo(oldcontext);
 	}
 	consumer->shared = shared;
-	consumer->source = source;
-	consumer->operations = operations;
+	consumer->source = share->source;
+	consumer->operations = share->operations;
 	count_operations();
 	return consumer;
 }
@@ -280,28 +311,42 @@ void
 ppl_filter_control(const PplControl *control, TransactionId xid,
 				   XLogRecPtr commit_lsn, PplSpoolPos begin, PplSpoolPos end)
 {
-	FilterConsumer *consumer = NULL;
-	PplConsumer *shared;
+	List	   *concerned = NIL;
 	ListCell   *lc;
 
 	foreach(lc, self.consumers)
 	{
-		FilterConsumer *candidate = lfirst(lc);
+		FilterConsumer *consumer = lfirst(lc);
 
-		if (candidate->shared->pipeline_id == control->pipeline_id)
-			consumer = candidate;
+		if (ppl_control_concerns(control, consumer->shared->place))
+			concerned = lappend(concerned, consumer);
 	}
-	if (consumer == NULL)
+	/* A definition that is gone already was not loaded: leave it so. */
+	if (concerned == NIL && control->action == PPL_CONTROL_BIRTH)
 	{
-		/* A definition that is gone already was not loaded: leave it so. */
-		if (control->action != PPL_CONTROL_BIRTH)
-			return;
-		consumer = want(control->pipeline_id, control->source, control->owner,
-						control->operations, false);
+		PplShare	share = {
+			.place = {control->pipeline_id, control->segment, control->partition},
+			.source = control->source,
+			.operations = control->operations,
+		};
+		FilterConsumer *consumer = want(&share, control->owner, false);
+
 		pg_atomic_write_u64(&consumer->shared->confirm_lsn, commit_lsn);
 		ppl_atomic_max(&consumer->shared->read_pos, begin);
+		concerned = list_make1(consumer);
 	}
-	shared = consumer->shared;
+	foreach(lc, concerned)
+		control_consumer(lfirst(lc), control, xid, begin, end);
+	list_free(concerned);
+}
+
+/* Act on it for one consumer that it concerns. */
+static void
+control_consumer(FilterConsumer *consumer, const PplControl *control,
+				 TransactionId xid, PplSpoolPos begin, PplSpoolPos end)
+{
+	PplConsumer *shared = consumer->shared;
+
 	consumer->control_pos = end;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);

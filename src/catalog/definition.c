@@ -107,6 +107,20 @@ ppl_definition_load_born(void)
 	return pipelines;
 }
 
+/* See definition.h. */
+List *
+ppl_definition_shares(const PplPipeline *pipeline)
+{
+	PplShare   *share = palloc0(sizeof(*share));
+
+	share->place.pipeline_id = pipeline->pipeline_id;
+	share->place.segment = 1;
+	share->place.partition = 1;
+	share->source = pipeline->source;
+	share->operations = pipeline->operations;
+	return list_make1(share);
+}
+
 /*
  * Lock a definition until the end of the transaction.  pipeline_id 0, which
  * no pipeline has, stands for the graph of all pipelines.  The lock is on a

@@ -9,6 +9,8 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
+#include "base/place.h"
+
 typedef enum PplStageKind
 {
 	PPL_STAGE_VALIDATE,
@@ -68,6 +70,17 @@ typedef struct PplPipeline
 	List	   *stages;			/* PplStage *, in order */
 	List	   *outputs;		/* PplOutput *, by output_id */
 } PplPipeline;
+
+/* What one worker of a pipeline does. */
+typedef struct PplShare
+{
+	PplPlace	place;
+	Oid			source;			/* relation whose events it takes */
+	uint16		operations;		/* PPL_OP_* of it */
+} PplShare;
+
+/* The shares of a pipeline's work, PplShare *, in CurrentMemoryContext. */
+extern List *ppl_definition_shares(const PplPipeline *pipeline);
 
 /*
  * Read one definition under the active snapshot, into CurrentMemoryContext;

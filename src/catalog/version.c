@@ -150,7 +150,12 @@ ppl_version_end(const PplPipeline *pipeline, int stage_id)
 		ppl_sql_arg_int(pipeline->version),
 	};
 
-	(void) ppl_sql_run("UPDATE " PPL_STAGE_VERSIONS " SET until = $3"
+	(void) ppl_sql_run("UPDATE " PPL_STAGE_VERSIONS " SET until = $3,"
+					   " last_lsn = CASE WHEN first_lsn IS NOT NULL THEN ("
+					   "  SELECT max(k.commit_lsn) FROM " PPL_CHECKPOINTS " k"
+					   "  WHERE k.pipeline_id = $1 AND k.segment = coalesce(("
+					   "   SELECT s.segment FROM " PPL_STAGES " s WHERE s.stage_id = $2),"
+					   "   k.segment)) END"
 					   " WHERE pipeline_id = $1 AND stage_id = $2"
 					   " AND until IS NULL",
 					   lengthof(args), args);

@@ -56,7 +56,7 @@ static void tend_databases(void);
 static void tend_consumers(void);
 static bool order_process(PplProcess *process, const char *kind,
 						  const char *function, int index, Oid dboid,
-						  int32 pipeline_id);
+						  PplPlace place);
 static bool start_is_due(PplProcess *process);
 static bool claim(PplProcess *process);
 
@@ -145,6 +145,8 @@ request_unchecked(void)
 static void
 tend_databases(void)
 {
+	const PplPlace nowhere = {0};
+
 	for (int i = 0; i < ppl_shared->ndatabases; i++)
 	{
 		PplDatabase *db = &ppl_shared->databases[i];
@@ -166,7 +168,7 @@ tend_databases(void)
 			continue;
 
 		if (!order_process(&db->capture, "capture", "pipeline_capture_main",
-						   i, dboid, 0))
+						   i, dboid, nowhere))
 		{
 			char	   *detail = psprintf("max_worker_processes is %d, and all are in use; every database with pipelines needs one, and its workers.",
 										  max_worker_processes);
@@ -205,7 +207,7 @@ tend_consumers(void)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 		Oid			dboid = InvalidOid;
-		int32		pipeline_id = 0;
+		PplPlace	place;
 
 		if (!OidIsValid(consumer->dboid))
 			continue;
@@ -216,14 +218,14 @@ tend_consumers(void)
 		else if (consumer_needs_process(consumer) && claim(&consumer->process))
 		{
 			dboid = consumer->dboid;
-			pipeline_id = consumer->pipeline_id;
+			place = consumer->place;
 		}
 		LWLockRelease(ppl_shared->lock);
 		if (!OidIsValid(dboid))
 			continue;
 
 		if (!order_process(&consumer->process, "worker", "pipeline_worker_main",
-						   i, dboid, pipeline_id))
+						   i, dboid, place))
 		{
 			LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 			ppl_consumer_set_state(consumer, PPL_WORKER_WAITING);
@@ -277,7 +279,7 @@ claim(PplProcess *process)
  */
 static bool
 order_process(PplProcess *process, const char *kind, const char *function,
-			  int index, Oid dboid, int32 pipeline_id)
+			  int index, Oid dboid, PplPlace place)
 {
 	BackgroundWorker worker;
 	PplOrder	order;
@@ -286,18 +288,19 @@ order_process(PplProcess *process, const char *kind, const char *function,
 	{
 		order.generation = process->generation;
 		order.dboid = dboid;
-		order.pipeline_id = pipeline_id;
+		order.place = place;
 
 		ppl_process_describe(&worker, kind, function);
 		worker.bgw_restart_time = BGW_NEVER_RESTART;
 		worker.bgw_notify_pid = MyProcPid;
 		worker.bgw_main_arg = Int32GetDatum(index);
-		if (pipeline_id == 0)
+		if (place.pipeline_id == 0)
 			snprintf(worker.bgw_name, BGW_MAXLEN, "pipeline %s for database %u",
 					 kind, dboid);
 		else
 			snprintf(worker.bgw_name, BGW_MAXLEN,
-					 "pipeline %s %d for database %u", kind, pipeline_id, dboid);
+					 "pipeline %s %d.%d #%d for database %u", kind,
+					 place.pipeline_id, place.segment, place.partition, dboid);
 		memcpy(worker.bgw_extra, &order, sizeof(order));
 		StaticAssertStmt(sizeof(order) <= BGW_EXTRALEN, "order is too long");
 

@@ -390,7 +390,7 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 	if (begun && batch && batch->backlog)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
-		ppl_backlog_delete(worker->pipeline_id, attempt->position);
+		ppl_backlog_delete(worker->place, attempt->position);
 		PopActiveSnapshot();
 	}
 	ppl_session_discard();
@@ -455,7 +455,7 @@ load_program(Attempt *attempt)
 	worker->program = NULL;
 	worker->program = ppl_program_load(worker->context, worker->pipeline_id,
 									   worker->checkpoint.version);
-	ppl_checkpoint_load(worker->pipeline_id, &checkpoint);
+	ppl_checkpoint_load(worker->place, &checkpoint);
 	PopActiveSnapshot();
 	ppl_schema_reloaded();
 	checkpoint.foreign |= worker->program != NULL &&

@@ -5,6 +5,7 @@
 #ifndef PPL_CHECKPOINT_H
 #define PPL_CHECKPOINT_H
 
+#include "base/place.h"
 #include "worker/gather.h"
 
 typedef struct PplCheckpoint
@@ -28,7 +29,7 @@ typedef struct PplCounts
 /* All that one batch adds to our tables but its dead letters. */
 typedef struct PplBatchRecord
 {
-	int			pipeline_id;
+	PplPlace	place;
 	int			version;		/* that the events see */
 	int			code_version;	/* whose stages ran */
 	bool		redrive;		/* else the checkpoint moves from before to
@@ -48,10 +49,10 @@ typedef struct PplBatchRecord
 	bytea	   *lineage;		/* or NULL */
 } PplBatchRecord;
 
-extern void ppl_checkpoint_load(int pipeline_id, PplCheckpoint *checkpoint);
-extern void ppl_checkpoint_birth(int pipeline_id, PplPosition position,
+extern void ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint);
+extern void ppl_checkpoint_birth(PplPlace place, PplPosition position,
 								 int version);
-extern void ppl_checkpoint_version(int pipeline_id, PplPosition position,
+extern void ppl_checkpoint_version(PplPlace place, PplPosition position,
 								   int version);
 extern int64 ppl_checkpoint_record(const PplBatchRecord *record);
 

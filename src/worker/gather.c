@@ -143,7 +143,7 @@ static bool
 wanted_change(const PplRecordHeader *header, const PplGatherRequest *request)
 {
 	return request->born &&
-		ppl_record_wanted(header, request->pipeline_id, request->source,
+		ppl_record_wanted(header, request->place.pipeline_id, request->source,
 						  request->operations);
 }
 
@@ -269,7 +269,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			PplSpoolPos before = ppl_spool_reader_position(reader);
 
 			(void) ppl_spool_reader_next(reader, end, &record);
-			if (record.control.pipeline_id != request->pipeline_id ||
+			if (!ppl_control_concerns(&record.control, request->place) ||
 				(!request->born && record.control.action != PPL_CONTROL_BIRTH))
 				continue;
 			if (is_passed(&record, request, open))

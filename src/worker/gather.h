@@ -9,6 +9,7 @@
 #include "access/tupdesc.h"
 #include "nodes/bitmapset.h"
 
+#include "base/place.h"
 #include "spool/reader.h"
 
 /* A transaction of a batch. */
@@ -80,7 +81,7 @@ typedef struct PplBatch
 /* Whose events, from where. */
 typedef struct PplGatherRequest
 {
-	int32		pipeline_id;
+	PplPlace	place;
 	Oid			source;
 	uint16		operations;
 	bool		born;			/* false: look for the birth record only */

@@ -72,14 +72,15 @@ pipeline_worker_main(Datum arg)
 	self.consumer = &ppl_shared->consumers[DatumGetInt32(arg)];
 	ppl_process_signals(true);
 	if (self.consumer->dboid != order.dboid ||
-		self.consumer->pipeline_id != order.pipeline_id ||
+		!ppl_place_equal(self.consumer->place, order.place) ||
 		!ppl_process_attach(&self.consumer->process, order.generation))
 		proc_exit(0);
 	self.stops = pg_atomic_read_u32(&self.consumer->stops);
 	set_state(PPL_WORKER_STARTING);
 	before_shmem_exit(tell_refusal, (Datum) 0);
 
-	self.pipeline_id = order.pipeline_id;
+	self.place = order.place;
+	self.pipeline_id = order.place.pipeline_id;
 	BackgroundWorkerInitializeConnectionByOid(order.dboid, self.consumer->owner, 0);
 	self.connected = true;
 	self.db = ppl_database_find(order.dboid);
@@ -187,7 +188,7 @@ load_checkpoint(void)
 	if (running)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
-		ppl_checkpoint_load(self.pipeline_id, &self.checkpoint);
+		ppl_checkpoint_load(self.place, &self.checkpoint);
 		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
 	}
 	PopActiveSnapshot();
@@ -380,10 +381,10 @@ act_on_control(const PplBatch *batch)
 	if (!gone && control->action == PPL_CONTROL_SCHEMA)
 		ppl_schema_reached(&self, batch);
 	if (!gone && control->action == PPL_CONTROL_BIRTH)
-		ppl_checkpoint_birth(self.pipeline_id, batch->control_position,
+		ppl_checkpoint_birth(self.place, batch->control_position,
 							 control->version);
 	else if (!gone)
-		ppl_checkpoint_version(self.pipeline_id, batch->control_position,
+		ppl_checkpoint_version(self.place, batch->control_position,
 							   version);
 	PopActiveSnapshot();
 	PPL_FAILPOINT("worker-before-control");

@@ -142,7 +142,7 @@ begin_record(BatchResult *result, PplPosition before, TimestampTz started_at,
 	PplBatchRecord *record = &result->record;
 	int			nstages = list_length(pipeline->stages);
 
-	record->pipeline_id = pipeline->pipeline_id;
+	record->place = result->worker->place;
 	record->version = result->worker->program->version;
 	record->code_version = pipeline->version;
 	record->redrive = result->redrive;

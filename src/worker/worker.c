@@ -38,7 +38,7 @@ void
 ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
 {
 	memset(request, 0, sizeof(*request));
-	request->pipeline_id = worker->pipeline_id;
+	request->place = worker->place;
 	request->source = worker->consumer->source;
 	request->operations = worker->consumer->operations;
 	request->born = worker->checkpoint.exists && !worker->checkpoint.foreign;

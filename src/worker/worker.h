@@ -14,7 +14,8 @@ typedef struct PplWorker
 {
 	PplDatabase *db;
 	PplConsumer *consumer;
-	int			pipeline_id;
+	PplPlace	place;
+	int			pipeline_id;	/* the one of its place */
 	char	   *name;			/* of the pipeline */
 	MemoryContext context;		/* for the worker's life */
 	PplSpoolReader *spool;
