@@ -23,6 +23,8 @@ typedef struct PplWorker
 	PplSpoolReader *reader;		/* the one of the two that batches come from */
 	PplProgram *program;		/* NULL = not loaded */
 	PplCheckpoint checkpoint;	/* as committed */
+	int			code_version;	/* of the definition that the last batch ran;
+								 * 0 = none yet */
 	XLogRecPtr	slot_lsn;		/* of the slot that was there when it was read */
 	bool		connected;
 	uint32		stops;			/* of the consumer, when this worker began */
