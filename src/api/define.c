@@ -29,6 +29,7 @@
 #include "api/check.h"
 #include "api/preflight.h"
 #include "api/upserts.h"
+#include "api/workers.h"
 #include "base/event.h"
 #include "base/control.h"
 #include "catalog/names.h"
@@ -54,7 +55,7 @@ static void refuse_yet(const char *what, const char *current,
 					   const char *needed) pg_attribute_noreturn();
 static uint16 check_operations(List *words);
 static PplSqlArg operations_arg(uint16 operations);
-static void check_columns(Oid relid, List *columns);
+static List *partition_columns(FunctionCallInfo fcinfo);
 static void check_positive(const char *what, int value);
 static void check_stage_options(FunctionCallInfo fcinfo);
 static void check_timeout(const Interval *timeout);
@@ -94,18 +95,20 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 	pipeline.operations =
 		check_operations(ppl_args_text_array(fcinfo, 2, "operations"));
 	check_word("consistency", consistency, lengthof(consistencies), consistencies);
-	if (strcmp(consistency, "strong") != 0)
-		refuse_yet("consistency", consistency, "strong");
 	check_word("lineage", lineage, lengthof(lineages), lineages);
 	check_word("on_schema_change", policy, lengthof(policies), policies);
 	if (strcmp(policy, "dead_letter") == 0)
 		refuse_yet("on_schema_change", policy, "adapt or pause");
 	check_positive("workers", workers);
-	if (workers > 1)
-		refuse_yet("workers", psprintf("%d", workers), "1");
 	ppl_check_source(source, GetUserId());
 	ppl_source_check(source, pipeline.operations, false, true);
-	check_columns(source, ppl_args_text_array(fcinfo, 4, "partition_by"));
+	pipeline.source = source;
+	pipeline.consistency = consistency;
+	pipeline.partitioning.ordered = strcmp(consistency, "strong") == 0;
+	pipeline.partitioning.workers = workers;
+	pipeline.partitioning.columns = partition_columns(fcinfo);
+	pipeline.partitioning.key = ppl_workers_declare(&pipeline);
+	ppl_workers_check(&pipeline);
 
 	{
 		PplSqlArg	args[] = {
@@ -119,12 +122,14 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(lineage),
 			ppl_sql_arg_text(ppl_check_current_path()),
 			ppl_sql_arg_text(policy),
+			ppl_sql_arg_words(pipeline.partitioning.key),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_PIPELINES
 						   " (name, owner, source, operations, consistency,"
-						   " partition_by, workers, lineage, search_path, on_schema_change)"
-						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+						   " partition_by, workers, lineage, search_path, on_schema_change,"
+						   " partition_key)"
+						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 						   " ON CONFLICT (name) DO NOTHING"
 						   " RETURNING pipeline_id",
 						   lengthof(args), args);
@@ -221,20 +226,17 @@ operations_arg(uint16 operations)
 	return ppl_sql_arg_array(words, n);
 }
 
-static void
-check_columns(Oid relid, List *columns)
+static List *
+partition_columns(FunctionCallInfo fcinfo)
 {
-	ListCell   *lc;
+	List	   *columns = ppl_args_text_array(fcinfo, 4, "partition_by");
 
-	foreach(lc, columns)
-	{
-		if (get_attnum(relid, lfirst(lc)) <= 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("column \"%s\" of source \"%s\" does not exist",
-							(char *) lfirst(lc), get_rel_name(relid)),
-					 errhint("Name columns of the source in partition_by.")));
-	}
+	if (!PG_ARGISNULL(4) && columns == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("partition_by must not be empty"),
+				 errhint("Name columns of the source, or leave partition_by out.")));
+	return columns;
 }
 
 static void
@@ -394,6 +396,7 @@ finish_change(PplPipeline *pipeline, bool check)
 	{
 		ppl_check_chain(pipeline);
 		ppl_upserts_settle(pipeline);
+		ppl_workers_settle(pipeline);
 	}
 	ppl_access_announce(pipeline);
 }
