@@ -14,6 +14,7 @@ GRANT SELECT ON pipeline.stage_versions TO PUBLIC;
 GRANT SELECT ON pipeline.outputs TO PUBLIC;
 GRANT SELECT ON pipeline.status TO PUBLIC;
 GRANT SELECT ON pipeline.workers TO PUBLIC;
+GRANT SELECT ON pipeline.partitions TO PUBLIC;
 GRANT SELECT ON pipeline.stage_stats TO PUBLIC;
 GRANT SELECT ON pipeline.lineage TO PUBLIC;
 GRANT SELECT ON pipeline.batches TO PUBLIC;

@@ -15,6 +15,8 @@ typedef struct PplWorker
 	PplDatabase *db;
 	PplConsumer *consumer;
 	PplPlace	place;
+	PplPartitioner *partitioner;	/* NULL = one worker for ever */
+	MemoryContext partition_context;	/* it is here */
 	int			pipeline_id;	/* the one of its place */
 	char	   *name;			/* of the pipeline */
 	MemoryContext context;		/* for the worker's life */
@@ -39,6 +41,7 @@ typedef struct PplWorker
 } PplWorker;
 
 extern bool ppl_worker_disturbed(const PplWorker *worker);
+extern PplPortion ppl_worker_portion(const PplWorker *worker);
 extern PplSpoolPos ppl_worker_end(const PplWorker *worker);
 extern void ppl_worker_request(PplWorker *worker, PplGatherRequest *request);
 
