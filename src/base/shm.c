@@ -171,6 +171,9 @@ consumer_reset(PplConsumer *consumer)
 	pg_atomic_init_u64(&consumer->batches, 0);
 	pg_atomic_init_u64(&consumer->retries, 0);
 	pg_atomic_init_u64(&consumer->last_commit_time, 0);
+	pg_atomic_init_u64(&consumer->rate_window, 0);
+	pg_atomic_init_u64(&consumer->rate_events, 0);
+	pg_atomic_init_u64(&consumer->rate_before, 0);
 	for (int i = 0; i < PPL_LATENCY_BUCKETS; i++)
 		pg_atomic_init_u64(&consumer->latency[i], 0);
 }

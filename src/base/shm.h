@@ -174,6 +174,9 @@ typedef struct PplConsumer
 	pg_atomic_uint64 batches;
 	pg_atomic_uint64 retries;
 	pg_atomic_uint64 last_commit_time;	/* of the last event done */
+	pg_atomic_uint64 rate_window;	/* see rate.h */
+	pg_atomic_uint64 rate_events;
+	pg_atomic_uint64 rate_before;
 	pg_atomic_uint64 latency[PPL_LATENCY_BUCKETS];	/* events by commit to
 													 * visible */
 } PplConsumer;

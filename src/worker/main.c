@@ -33,6 +33,7 @@
 #include "base/guc.h"
 #include "base/latency.h"
 #include "base/process.h"
+#include "base/rate.h"
 #include "base/wake.h"
 #include "catalog/definition.h"
 #include "worker/batch.h"
@@ -42,6 +43,7 @@
 #include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
+#include "worker/share.h"
 #include "worker/turn.h"
 #include "worker/worker.h"
 
@@ -200,6 +202,7 @@ load_checkpoint(void)
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
 		ppl_checkpoint_load(self.place, &self.checkpoint);
 		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
+		ppl_share_prepare(&self, pipeline);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -274,6 +277,9 @@ gather(PplBatch *batch, PplSpoolPos end)
 			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
+		if (IsTransactionState())
+			AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
 		gone = true;
 	}
 	PG_END_TRY();
@@ -397,7 +403,7 @@ act_on_control(const PplBatch *batch)
 		ppl_schema_reached(&self, batch);
 	if (!gone && control->action == PPL_CONTROL_BIRTH)
 		ppl_checkpoint_birth(self.place, batch->control_position,
-							 control->version);
+							 control->version, control->workers);
 	else if (!gone)
 		ppl_checkpoint_version(self.place, batch->control_position,
 							   version);
@@ -415,6 +421,11 @@ act_on_control(const PplBatch *batch)
 
 	if (control->action == PPL_CONTROL_BIRTH && self.checkpoint.foreign)
 		set_state(PPL_WORKER_RUNNING);
+	if (control->action == PPL_CONTROL_BIRTH)
+	{
+		self.checkpoint.workers = control->workers;
+		self.checkpoint.since = version;
+	}
 	self.checkpoint.exists = true;
 	self.checkpoint.foreign = false;
 	self.checkpoint.position = batch->control_position;
@@ -459,6 +470,7 @@ published(const PplBatch *batch)
 	}
 	pg_atomic_write_u64(&consumer->last_commit_time,
 						batch->txns[batch->ntxns - 1].committed_at);
+	ppl_rate_add(consumer, now, batch->nevents);
 	pg_atomic_fetch_add_u64(&consumer->batches, 1);
 
 	ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);

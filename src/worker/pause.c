@@ -6,7 +6,8 @@
  * segment: the circuit breaker (breaker.c), and more or older open dead letters
  * than the settings allow.  A paused worker keeps its place and its window; it
  * runs dead letters that are queued, tries single events now and then if the
- * breaker is open, and goes on by itself when there is no reason left.
+ * breaker is open, and goes on by itself when there is no reason left.  With several
+ * workers each counts for itself: one partition that fails stops no other.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -211,11 +212,16 @@ breaker_holds(PplWorker *worker)
 	return true;
 }
 
-/* Read how many dead letters are open, and since when. */
+/* Read how many dead letters of this partition are open, and since when. */
 static void
 count_letters(PplWorker *worker)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(worker->pipeline_id)};
+	PplPortion	portion = ppl_worker_portion(worker);
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(worker->pipeline_id),
+		ppl_sql_arg_int(portion.workers),
+		ppl_sql_arg_int(portion.partition),
+	};
 	PplSqlResult *rows;
 
 	SetCurrentStatementStartTimestamp();
@@ -223,7 +229,8 @@ count_letters(PplWorker *worker)
 	HOLD_CANCEL_INTERRUPTS();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = ppl_sql_read("SELECT count(*), min(failed_at) FROM " PPL_DEAD_LETTERS
-						" WHERE pipeline_id = $1 AND state = 'open'",
+						" WHERE pipeline_id = $1 AND state = 'open'"
+						" AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3",
 						lengthof(args), args);
 	self.open = DatumGetInt64(ppl_sql_value(rows, 0, 0));
 	self.oldest = ppl_sql_isnull(rows, 0, 1) ? DT_NOEND :

@@ -33,6 +33,17 @@ ppl_worker_end(const PplWorker *worker)
 }
 
 /*
+ * Which events of the segment it takes, at its position.
+ */
+PplPortion
+ppl_worker_portion(const PplWorker *worker)
+{
+	PplPortion	portion = {Max(worker->checkpoint.workers, 1), worker->place.partition};
+
+	return portion;
+}
+
+/*
  * What this worker takes from the spool.
  */
 void
@@ -42,6 +53,8 @@ ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
 	request->place = worker->place;
 	request->source = worker->consumer->source;
 	request->operations = worker->consumer->operations;
+	request->portion = ppl_worker_portion(worker);
+	request->partitioner = worker->partitioner;
 	request->born = worker->checkpoint.exists && !worker->checkpoint.foreign;
 	if (request->born)
 		request->done = worker->checkpoint.position;
