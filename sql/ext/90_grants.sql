@@ -10,9 +10,11 @@ GRANT USAGE ON FOREIGN SERVER pipeline TO pipeline_admin;
 
 GRANT SELECT ON pipeline.pipelines TO PUBLIC;
 GRANT SELECT ON pipeline.stages TO PUBLIC;
+GRANT SELECT ON pipeline.stage_versions TO PUBLIC;
 GRANT SELECT ON pipeline.outputs TO PUBLIC;
 GRANT SELECT ON pipeline.status TO PUBLIC;
 GRANT SELECT ON pipeline.workers TO PUBLIC;
+GRANT SELECT ON pipeline.partitions TO PUBLIC;
 GRANT SELECT ON pipeline.stage_stats TO PUBLIC;
 GRANT SELECT ON pipeline.lineage TO PUBLIC;
 GRANT SELECT ON pipeline.batches TO PUBLIC;

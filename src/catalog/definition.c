@@ -36,7 +36,8 @@
 	" lineage = 'row', search_path," \
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
-	" version, slot_lsn"
+	" version, slot_lsn, consistency, workers, partition_since, partition_by," \
+	" partition_key, partition_chosen"
 
 /* The extension, as last looked up. */
 static struct
@@ -47,6 +48,8 @@ static struct
 
 static PplPipeline *load_whole(const PplSqlResult *rows);
 static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
+static void read_partitioning(const PplSqlResult *rows, int64 row,
+							  PplPartitioning *partitioning);
 static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
 static List *load_stages(int pipeline_id);
@@ -111,14 +114,21 @@ ppl_definition_load_born(void)
 List *
 ppl_definition_shares(const PplPipeline *pipeline)
 {
-	PplShare   *share = palloc0(sizeof(*share));
+	List	   *shares = NIL;
 
-	share->place.pipeline_id = pipeline->pipeline_id;
-	share->place.segment = 1;
-	share->place.partition = 1;
-	share->source = pipeline->source;
-	share->operations = pipeline->operations;
-	return list_make1(share);
+	for (int i = 1; i <= pipeline->partitioning.workers; i++)
+	{
+		PplShare   *share = palloc0(sizeof(*share));
+
+		share->place.pipeline_id = pipeline->pipeline_id;
+		share->place.segment = 1;
+		share->place.partition = i;
+		share->source = pipeline->source;
+		share->operations = pipeline->operations;
+		share->workers = pipeline->partitioning.workers;
+		shares = lappend(shares, share);
+	}
+	return shares;
 }
 
 /*
@@ -240,7 +250,23 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	if (!ppl_sql_isnull(rows, row, 10))
 		pipeline->slot_lsn = DatumGetLSN(ppl_sql_value(rows, row, 10));
 	pipeline->version = ppl_sql_int(rows, row, 9);
+	pipeline->consistency = ppl_sql_text(rows, row, 11);
+	read_partitioning(rows, row, &pipeline->partitioning);
 	return pipeline;
+}
+
+static void
+read_partitioning(const PplSqlResult *rows, int64 row,
+				  PplPartitioning *partitioning)
+{
+	partitioning->ordered = strcmp(ppl_sql_text(rows, row, 11), "strong") == 0;
+	partitioning->workers = ppl_sql_int(rows, row, 12);
+	partitioning->since = ppl_sql_int(rows, row, 13);
+	if (!ppl_sql_isnull(rows, row, 14))
+		partitioning->columns = read_words(ppl_sql_value(rows, row, 14));
+	if (!ppl_sql_isnull(rows, row, 15))
+		partitioning->key = read_words(ppl_sql_value(rows, row, 15));
+	partitioning->chosen = ppl_sql_bool(rows, row, 16);
 }
 
 /* The elements of a text[], as char *. */
@@ -275,8 +301,11 @@ load_stages(int pipeline_id)
 	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT stage_id, name, kind, handler, query,"
 									  " on_error, max_attempts, version,"
-									  " coalesce(ceil(extract(epoch FROM timeout) * 1000), 0)::int"
-									  " FROM " PPL_STAGES
+									  " coalesce(ceil(extract(epoch FROM timeout) * 1000), 0)::int,"
+									  " (SELECT v.body_md5 FROM " PPL_STAGE_VERSIONS " v"
+									  "  WHERE v.pipeline_id = $1 AND v.stage_id = s.stage_id"
+									  "  AND v.until IS NULL)"
+									  " FROM " PPL_STAGES " s"
 									  " WHERE pipeline_id = $1"
 									  " ORDER BY position",
 									  lengthof(args), args);
@@ -296,6 +325,7 @@ load_stages(int pipeline_id)
 		stage->max_attempts = ppl_sql_int(rows, row, 6);
 		stage->version = ppl_sql_int(rows, row, 7);
 		stage->timeout = ppl_sql_int(rows, row, 8);
+		stage->body_md5 = ppl_sql_text(rows, row, 9);
 		stages = lappend(stages, stage);
 	}
 	return stages;

@@ -19,8 +19,10 @@
 #include "worker/event.h"
 #include "worker/old.h"
 #include "worker/policy.h"
+#include "worker/share.h"
 
-#define LETTER_COLUMNS		20
+#define LETTER_COLUMNS		21
+#define LETTER_ARGS			4	/* the same for all letters of a batch */
 #define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
 #define LETTERS_SLICE		32	/* queued ones that are read at once */
@@ -108,7 +110,8 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		jsonb_or_null(rendered->old),
 		digest_or_null(keys && keys->has_row, keys ? &keys->row : NULL),
 		digest_or_null(keys && keys->owes_removal, keys ? &keys->removal : NULL),
-		ppl_sql_arg_bool(keys && keys->superseded)
+		ppl_sql_arg_bool(keys && keys->superseded),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) ppl_share_hash(worker, batch, ordinal)))
 	};
 
 	for (int i = 0; i < LETTER_COLUMNS; i++)
@@ -122,31 +125,33 @@ static void
 write_letters(Letters *letters, PplWorker *worker)
 {
 	PplPipeline *pipeline = worker->program->pipeline;
-	PplSqlArg	args[3 + LETTER_COLUMNS];
+	PplSqlArg	args[LETTER_ARGS + LETTER_COLUMNS];
 
 	if (letters->count == 0)
 		return;
 	args[0] = ppl_sql_arg_int(pipeline->pipeline_id);
 	args[1] = ppl_sql_arg_int(worker->program->version);
-	args[2] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->source));
+	args[2] = ppl_sql_arg_int(pipeline->version);
+	args[3] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->source));
 	for (int i = 0; i < LETTER_COLUMNS; i++)
-		args[3 + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
+		args[LETTER_ARGS + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
 	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
-					   " (pipeline_id, version, source, stage_id, stage, kind, reason,"
+					   " (pipeline_id, version, code_version, source, stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
 					   "  committed_at, attempts, output, flaw, old_event,"
-					   "  source_digest, removal_digest, superseded)"
-					   " SELECT $1, $2, $3, l.* FROM ROWS FROM (pg_catalog.unnest($4),"
-					   "  pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),"
-					   "  pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
-					   "  pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13),"
-					   "  pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16),"
-					   "  pg_catalog.unnest($17), pg_catalog.unnest($18),"
-					   "  pg_catalog.unnest($19), pg_catalog.unnest($20),"
-					   "  pg_catalog.unnest($21), pg_catalog.unnest($22),"
-					   "  pg_catalog.unnest($23)) AS l"
+					   "  source_digest, removal_digest, superseded, partition_hash)"
+					   " SELECT $1, $2, $3, $4, l.* FROM ROWS FROM (pg_catalog.unnest($5),"
+					   "  pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8),"
+					   "  pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11),"
+					   "  pg_catalog.unnest($12), pg_catalog.unnest($13), pg_catalog.unnest($14),"
+					   "  pg_catalog.unnest($15), pg_catalog.unnest($16), pg_catalog.unnest($17),"
+					   "  pg_catalog.unnest($18), pg_catalog.unnest($19),"
+					   "  pg_catalog.unnest($20), pg_catalog.unnest($21),"
+					   "  pg_catalog.unnest($22), pg_catalog.unnest($23),"
+					   "  pg_catalog.unnest($24), pg_catalog.unnest($25)) AS l"
 					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
-					   "  version = excluded.version, stage_id = excluded.stage_id,"
+					   "  version = excluded.version,"
+					   "  code_version = excluded.code_version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
 					   "  reason = excluded.reason, sqlstate = excluded.sqlstate,"
 					   "  detail = excluded.detail, context = excluded.context,"
@@ -228,7 +233,8 @@ enum
 	QUEUED_OPERATION,
 	QUEUED_OLD_EVENT,
 	QUEUED_SUPERSEDED,
-	QUEUED_OWES_REMOVAL
+	QUEUED_OWES_REMOVAL,
+	QUEUED_HASH
 };
 
 /* A row that it has, or 0. */
@@ -321,6 +327,8 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 	event->in_old = restored->in_old;
 	event->superseded = ppl_sql_bool(letters, i, QUEUED_SUPERSEDED);
 	event->removed = !ppl_sql_bool(letters, i, QUEUED_OWES_REMOVAL);
+	event->hash = (uint64) DatumGetInt64(ppl_sql_value(letters, i, QUEUED_HASH));
+	event->hashed = true;
 	event->dead_letter_id = DatumGetInt64(ppl_sql_value(letters, i, QUEUED_ID));
 	event->dead_letter_version = ppl_sql_int(letters, i, QUEUED_VERSION);
 	event->was_rejected =
@@ -329,24 +337,29 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 }
 
 /*
- * The next queued dead letters after a position, in event order, locked.
+ * The next queued dead letters of this partition after a position, in event order,
+ * locked.
  */
 static PplSqlResult *
 read_queued(PplWorker *worker, PplPosition after, int limit)
 {
+	PplPortion	portion = ppl_worker_portion(worker);
 	PplSqlArg	args[] = {
 		ppl_sql_arg_int(worker->pipeline_id),
 		ppl_sql_arg(LSNOID, LSNGetDatum(after.commit_lsn)),
 		ppl_sql_arg_int(after.seq),
 		ppl_sql_arg_int(limit),
+		ppl_sql_arg_int(portion.workers),
+		ppl_sql_arg_int(portion.partition),
 	};
 
 	return ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
 					   " committed_at, attempts, flaw, operation, old_event,"
-					   " superseded, removal_digest IS NOT NULL"
+					   " superseded, removal_digest IS NOT NULL, partition_hash"
 					   " FROM " PPL_DEAD_LETTERS
 					   " WHERE pipeline_id = $1 AND queued"
 					   " AND (commit_lsn, seq) > ($2, $3)"
+					   " AND " PPL_PARTITION_NUMBER "(partition_hash, $5) = $6"
 					   " ORDER BY commit_lsn, seq LIMIT $4 FOR UPDATE",
 					   lengthof(args), args);
 }
