@@ -13,6 +13,7 @@ CREATE TABLE _pipeline.pipelines (
 	lineage text NOT NULL,
 	on_schema_change text NOT NULL,
 	search_path text NOT NULL,
+	settings jsonb,
 	running bool NOT NULL DEFAULT false,
 	born bool NOT NULL DEFAULT false,
 	system_identifier bigint,
@@ -30,6 +31,7 @@ CREATE TABLE _pipeline.pipelines (
 );
 COMMENT ON TABLE _pipeline.pipelines IS 'one row a pipeline';
 COMMENT ON COLUMN _pipeline.pipelines.search_path IS 'for user code, as it was when the pipeline was declared';
+COMMENT ON COLUMN _pipeline.pipelines.settings IS 'in place of those of the server, where a stage says nothing';
 COMMENT ON COLUMN _pipeline.pipelines.running IS 'what the owner asked for';
 COMMENT ON COLUMN _pipeline.pipelines.slot_lsn IS 'the slot in whose changes it was born: with another slot its position is lost; 0/0 = that was said';
 COMMENT ON COLUMN _pipeline.pipelines.born IS 'was started at least once, in the database named by system_identifier and database';
@@ -50,6 +52,7 @@ CREATE TABLE _pipeline.stages (
 	on_error text NOT NULL,
 	max_attempts int NOT NULL,
 	timeout interval,
+	settings jsonb,
 	version int NOT NULL DEFAULT 1,
 	CONSTRAINT stages_pkey PRIMARY KEY (stage_id),
 	CONSTRAINT stages_pipeline_id_fkey FOREIGN KEY (pipeline_id)
@@ -61,6 +64,7 @@ CREATE TABLE _pipeline.stages (
 	CONSTRAINT stages_max_attempts_check CHECK (max_attempts >= 1)
 );
 COMMENT ON TABLE _pipeline.stages IS 'one row a stage of a pipeline';
+COMMENT ON COLUMN _pipeline.stages.settings IS 'in place of those of the pipeline and the server, of the first stage of a segment';
 COMMENT ON COLUMN _pipeline.stages.handler IS 'qualified signature; text, because pg_upgrade refuses regprocedure';
 
 -- What a stage was stays known when it is dropped, for the lineage names it.

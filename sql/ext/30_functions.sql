@@ -31,11 +31,12 @@ CREATE FUNCTION pipeline.add_stage(
 	partition_by text[] DEFAULT NULL,
 	on_error text DEFAULT 'dead_letter',
 	max_attempts int DEFAULT 5,
-	timeout interval DEFAULT NULL)
+	timeout interval DEFAULT NULL,
+	settings jsonb DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'pipeline_add_stage'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pipeline.add_stage(text, text, text, regprocedure, text, bool, int, text[], text, int, interval) IS 'append a stage to a pipeline';
+COMMENT ON FUNCTION pipeline.add_stage(text, text, text, regprocedure, text, bool, int, text[], text, int, interval, jsonb) IS 'append a stage to a pipeline';
 
 CREATE FUNCTION pipeline.deploy_stage(
 	pipeline text,

@@ -12,6 +12,7 @@ SELECT p.name AS pipeline,
 	p.lineage,
 	p.on_schema_change,
 	p.search_path,
+	p.settings,
 	p.running AND _pipeline.is_here(p.system_identifier, p.database) AS running,
 	p.version,
 	p.created_at
@@ -32,6 +33,7 @@ SELECT p.name AS pipeline,
 	s.on_error,
 	s.max_attempts,
 	s.timeout,
+	s.settings,
 	s.version
 FROM _pipeline.stages s
 	JOIN _pipeline.pipelines p ON p.pipeline_id = s.pipeline_id

@@ -111,6 +111,21 @@ ppl_change_text_array(FunctionCallInfo fcinfo, int argno)
 }
 
 /*
+ * An argument with settings as a parameter, which may be NULL.  Error 22023 for what
+ * is not known or out of range.
+ */
+PplSqlArg
+ppl_change_settings(FunctionCallInfo fcinfo, int argno)
+{
+	PplSettings settings;
+
+	if (PG_ARGISNULL(argno))
+		return ppl_sql_arg_null(JSONBOID);
+	ppl_setting_parse(PG_GETARG_JSONB_P(argno), &settings);
+	return ppl_sql_arg(JSONBOID, PG_GETARG_DATUM(argno));
+}
+
+/*
  * Check the definition as it stands now, if asked to, and have everybody told
  * of it.  Brings *pipeline up to date.
  */

@@ -18,6 +18,7 @@ extern void ppl_change_check_positive(const char *what, int value);
 extern void ppl_change_check_timeout(const Interval *timeout);
 extern char *ppl_change_handler(FunctionCallInfo fcinfo, int argno);
 extern PplSqlArg ppl_change_text_array(FunctionCallInfo fcinfo, int argno);
+extern PplSqlArg ppl_change_settings(FunctionCallInfo fcinfo, int argno);
 extern void ppl_change_finish(PplPipeline *pipeline, bool check);
 extern void ppl_change_refuse_unknown(const char *what, const char *name,
 									  const PplPipeline *pipeline,

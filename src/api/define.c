@@ -198,7 +198,7 @@ check_columns(Oid relid, List *columns)
  * pipeline.add_stage(pipeline text, name text, kind text,
  *		handler regprocedure, query text, isolate bool, workers int,
  *		partition_by text[], on_error text, max_attempts int,
- *		timeout interval)
+ *		timeout interval, settings jsonb)
  */
 Datum
 pipeline_add_stage(PG_FUNCTION_ARGS)
@@ -231,13 +231,14 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 			ppl_sql_arg_int(ppl_args_int(fcinfo, 9, "max_attempts")),
 			PG_ARGISNULL(10) ? ppl_sql_arg_null(INTERVALOID) :
 			ppl_sql_arg(INTERVALOID, PG_GETARG_DATUM(10)),
+			ppl_change_settings(fcinfo, 11),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_STAGES
 						   " (pipeline_id, position, name, kind, handler, query,"
-						   " isolate, workers, on_error, max_attempts, timeout)"
+						   " isolate, workers, on_error, max_attempts, timeout, settings)"
 						   " SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4,"
-						   " $5, false, 1, $6, $7, $8"
+						   " $5, false, 1, $6, $7, $8, nullif($9, '{}')"
 						   " FROM " PPL_STAGES " WHERE pipeline_id = $1"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING stage_id",

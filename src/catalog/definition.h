@@ -10,6 +10,7 @@
 #include "nodes/pg_list.h"
 
 #include "base/place.h"
+#include "catalog/setting.h"
 
 typedef enum PplStageKind
 {
@@ -36,6 +37,7 @@ typedef struct PplStage
 	int			max_attempts;	/* of a batch, at the pace of the moment */
 	int			timeout;		/* ms for one event, 0 = none */
 	int			version;		/* of this stage */
+	PplSettings settings;
 	char	   *body_md5;		/* of that version, NULL if it is not known */
 } PplStage;
 
@@ -67,6 +69,7 @@ typedef struct PplPipeline
 	bool		born;			/* was started at least once */
 	XLogRecPtr	slot_lsn;		/* slot that it was born with */
 	int			version;		/* of the definition */
+	PplSettings settings;		/* where the first stage says nothing */
 	List	   *stages;			/* PplStage *, in order */
 	List	   *outputs;		/* PplOutput *, by output_id */
 } PplPipeline;
@@ -78,6 +81,10 @@ typedef struct PplShare
 	Oid			source;			/* relation whose events it takes */
 	uint16		operations;		/* PPL_OP_* of it */
 } PplShare;
+
+/* What holds for these stages, of the first of them or the pipeline; 0 = the server's. */
+extern int	ppl_definition_setting(const PplPipeline *pipeline,
+								   PplSetting setting);
 
 /* The shares of a pipeline's work, PplShare *, in CurrentMemoryContext. */
 extern List *ppl_definition_shares(const PplPipeline *pipeline);

@@ -309,6 +309,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	PplBatchEnd end_of_batch = PPL_BATCH_DONE;
 	bool		any;
 
+	ppl_worker_refresh(&self);
 	if (ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
 		return true;
 	batch = ppl_batch_create(self.context);
