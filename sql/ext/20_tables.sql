@@ -9,6 +9,9 @@ CREATE TABLE _pipeline.pipelines (
 	operations text[] NOT NULL,
 	consistency text NOT NULL,
 	partition_by text[],
+	partition_key text[],
+	partition_chosen bool NOT NULL DEFAULT false,
+	partition_since int NOT NULL DEFAULT 1,
 	workers int NOT NULL,
 	lineage text NOT NULL,
 	on_schema_change text NOT NULL,
@@ -30,6 +33,10 @@ CREATE TABLE _pipeline.pipelines (
 	CONSTRAINT pipelines_born_check CHECK (NOT born OR (system_identifier IS NOT NULL AND database IS NOT NULL AND slot_lsn IS NOT NULL))
 );
 COMMENT ON TABLE _pipeline.pipelines IS 'one row a pipeline';
+COMMENT ON COLUMN _pipeline.pipelines.partition_by IS 'columns of the source, by the names that they had when it was declared; null: by event id, if there are several workers';
+COMMENT ON COLUMN _pipeline.pipelines.partition_key IS 'the same by number and type';
+COMMENT ON COLUMN _pipeline.pipelines.partition_chosen IS 'partition_by was not declared, but taken from the keys of outputs';
+COMMENT ON COLUMN _pipeline.pipelines.partition_since IS 'version of the definition from which the number of workers holds';
 COMMENT ON COLUMN _pipeline.pipelines.search_path IS 'for user code, as it was when the pipeline was declared';
 COMMENT ON COLUMN _pipeline.pipelines.settings IS 'in place of those of the server, where a stage says nothing';
 COMMENT ON COLUMN _pipeline.pipelines.running IS 'what the owner asked for';
@@ -132,6 +139,7 @@ CREATE TABLE _pipeline.kept (
 	part int NOT NULL,
 	target_digest uuid NOT NULL,
 	target_key text[] NOT NULL,
+	partition_hash bigint NOT NULL DEFAULT 0,
 	CONSTRAINT kept_pkey PRIMARY KEY (output_id, source_digest, target_digest)
 );
 CREATE INDEX kept_target ON _pipeline.kept (output_id, target_digest, commit_lsn, seq);
@@ -139,6 +147,7 @@ COMMENT ON COLUMN _pipeline.outputs.source_key IS 'columns and types by which so
 COMMENT ON TABLE _pipeline.kept IS 'what each source row has in upsert outputs whose keys its old row does not tell';
 COMMENT ON COLUMN _pipeline.kept.source_digest IS 'of the values of the source''s key';
 COMMENT ON COLUMN _pipeline.kept.commit_lsn IS 'with seq, the event that wrote the row; 0/0 if that was in another life of the database';
+COMMENT ON COLUMN _pipeline.kept.partition_hash IS 'of the values of partition_by: whose row it is when the source row goes to another partition';
 COMMENT ON COLUMN _pipeline.kept.target_digest IS 'of the values of the output''s key, the same for equal ones';
 
 CREATE TABLE _pipeline.checkpoints (
@@ -148,6 +157,8 @@ CREATE TABLE _pipeline.checkpoints (
 	commit_lsn pg_lsn NOT NULL,
 	seq int NOT NULL,
 	version int NOT NULL,
+	workers int NOT NULL,
+	since int NOT NULL,
 	system_identifier bigint NOT NULL,
 	database oid NOT NULL,
 	slot_lsn pg_lsn NOT NULL,
@@ -156,6 +167,8 @@ CREATE TABLE _pipeline.checkpoints (
 	CONSTRAINT checkpoints_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE
 ) WITH (fillfactor = 50);
+COMMENT ON COLUMN _pipeline.checkpoints.workers IS 'so many partitions share the events behind this position; a partition beyond them takes none';
+COMMENT ON COLUMN _pipeline.checkpoints.since IS 'version of the definition from which that holds';
 COMMENT ON TABLE _pipeline.checkpoints IS 'event up to which a worker has committed, and of which slot that position is';
 
 CREATE TABLE _pipeline.backlog (

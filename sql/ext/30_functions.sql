@@ -148,6 +148,18 @@ AS 'MODULE_PATHNAME', 'pipeline_ledger'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
 COMMENT ON FUNCTION pipeline.ledger(text) IS 'proof, an output a row, that every event ended as produced, filtered, rejected or failed';
 
+CREATE FUNCTION pipeline.partition_of(pipeline text, key text)
+RETURNS int
+AS 'MODULE_PATHNAME', 'pipeline_partition_of'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.partition_of(text, text) IS 'the partition of events with these values in the columns of partition_by; several as a row, (a,b)';
+
+CREATE FUNCTION _pipeline.partition_number(hash bigint, workers int)
+RETURNS int
+AS 'MODULE_PATHNAME', 'pipeline_partition_number'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION _pipeline.partition_number(bigint, int) IS 'the partition of a hash among so many';
+
 -- Shared memory as rows, for the views.
 
 CREATE FUNCTION _pipeline.consumers(
@@ -173,7 +185,8 @@ CREATE FUNCTION _pipeline.consumers(
 	OUT message text,
 	OUT detail text,
 	OUT hint text,
-	OUT backlog bool)
+	OUT backlog bool,
+	OUT events_per_second float8)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_consumers'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;

@@ -29,6 +29,7 @@ CREATE TABLE _pipeline.dead_letters (
 	source_digest uuid,
 	removal_digest uuid,
 	superseded bool NOT NULL DEFAULT false,
+	partition_hash bigint NOT NULL DEFAULT 0,
 	CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
 	CONSTRAINT dead_letters_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE,
@@ -46,6 +47,7 @@ COMMENT ON COLUMN _pipeline.dead_letters.flaw IS 'why the row has no jsonb: even
 COMMENT ON COLUMN _pipeline.dead_letters.source_digest IS 'of the key of the source row, in a pipeline with upsert outputs';
 COMMENT ON COLUMN _pipeline.dead_letters.removal_digest IS 'of the key of the source row before the event, as long as what that produced is still to be removed';
 COMMENT ON COLUMN _pipeline.dead_letters.superseded IS 'a later event changed the source row: run again, it does nothing to upsert outputs';
+COMMENT ON COLUMN _pipeline.dead_letters.partition_hash IS 'tells which partition runs it again';
 COMMENT ON COLUMN _pipeline.dead_letters.queued IS 'to be run again by the worker between two batches';
 CREATE INDEX dead_letters_queued_idx ON _pipeline.dead_letters (pipeline_id, commit_lsn, seq) WHERE queued;
 CREATE INDEX dead_letters_source_idx ON _pipeline.dead_letters (pipeline_id, source_digest) WHERE state = 'open' AND source_digest IS NOT NULL;

@@ -7,7 +7,15 @@ SELECT p.name AS pipeline,
 	p.source,
 	p.operations,
 	p.consistency,
-	p.partition_by,
+	-- as the columns are called now
+	CASE
+		WHEN p.partition_key IS NULL THEN p.partition_by
+		ELSE (
+			SELECT array_agg(coalesce(a.attname::text, c.name) ORDER BY c.n)
+			FROM ROWS FROM (unnest(p.partition_by), unnest(p.partition_key)) WITH ORDINALITY AS c(name, word, n)
+				LEFT JOIN pg_catalog.pg_attribute a
+					ON a.attrelid = p.source AND a.attnum = split_part(c.word, ' ', 1)::int AND NOT a.attisdropped)
+	END AS partition_by,
 	p.workers,
 	p.lineage,
 	p.on_schema_change,
@@ -216,6 +224,29 @@ FROM _pipeline.worker_states c
 	JOIN _pipeline.pipelines p ON p.pipeline_id = c.pipeline_id
 WHERE c.pid IS NOT NULL AND _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.workers IS 'worker processes of this database';
+
+-- A pipeline that was never started has no partition.
+CREATE VIEW pipeline.partitions WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	c.segment,
+	c.partition,
+	coalesce(k.workers, p.workers) AS workers,
+	c.pid,
+	k.commit_lsn AS checkpoint,
+	CASE
+		WHEN NOT p.running THEN 'stopped'
+		ELSE c.worker_state
+	END AS state,
+	coalesce(n.events, 0) AS events,
+	c.events_per_second AS rows_per_second
+FROM _pipeline.worker_states c
+	JOIN _pipeline.pipelines p ON p.pipeline_id = c.pipeline_id
+	LEFT JOIN _pipeline.checkpoints k
+		ON k.pipeline_id = c.pipeline_id AND k.segment = c.segment AND k.partition = c.partition
+	LEFT JOIN _pipeline.counts n
+		ON n.pipeline_id = c.pipeline_id AND n.segment = c.segment AND n.partition = c.partition AND n.output_id = 0
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.partitions IS 'the workers'' shares of pipelines, with a process or without';
 
 CREATE VIEW pipeline.stage_stats WITH (security_barrier) AS
 SELECT p.name AS pipeline,

@@ -17,6 +17,7 @@
 #include "api/change.h"
 #include "api/check.h"
 #include "api/upserts.h"
+#include "api/workers.h"
 
 #define MAX_NAME_BYTES 1024
 #define MAX_TIMEOUT_DAYS 24		/* in milliseconds it must fit an int */
@@ -137,6 +138,7 @@ ppl_change_finish(PplPipeline *pipeline, bool check)
 	{
 		ppl_check_chain(pipeline);
 		ppl_upserts_settle(pipeline);
+		ppl_workers_settle(pipeline);
 	}
 	ppl_access_announce(pipeline);
 }

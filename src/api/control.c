@@ -27,6 +27,7 @@
 #include "api/check.h"
 #include "api/preflight.h"
 #include "api/upserts.h"
+#include "api/workers.h"
 #include "backlog/store.h"
 #include "base/control.h"
 #include "base/shm.h"
@@ -40,8 +41,7 @@ PPL_FUNCTION(pipeline_start);
 PPL_FUNCTION(pipeline_stop);
 PPL_FUNCTION(pipeline_restart);
 
-static void check_startable(const PplPipeline *pipeline);
-static void take_places(const PplPipeline *pipeline);
+static void check_startable(PplPipeline *pipeline);
 static void refuse_lost(const PplPipeline *pipeline, const PplDatabase *db);
 static void give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn);
 static bool has_queued(const PplPipeline *pipeline);
@@ -74,7 +74,7 @@ pipeline_start(PG_FUNCTION_ARGS)
 	check_startable(pipeline);
 
 	if (!pipeline->born)
-		take_places(pipeline);
+		ppl_workers_take_places(pipeline);
 	if (!pipeline->born || skip_to_now)
 	{
 		ppl_own_lock_source(pipeline->source);
@@ -163,7 +163,7 @@ refuse_lost(const PplPipeline *pipeline, const PplDatabase *db)
 
 /* Would a worker find all it needs?  Things may have changed since. */
 static void
-check_startable(const PplPipeline *pipeline)
+check_startable(PplPipeline *pipeline)
 {
 	ListCell   *lc;
 
@@ -184,34 +184,7 @@ check_startable(const PplPipeline *pipeline)
 	}
 	ppl_check_chain(pipeline);
 	ppl_upserts_settle(pipeline);
-}
-
-/*
- * Take places in shared memory for one pipeline more.  Capture fills them when
- * it reads the messages of the start, too late to refuse.
- */
-static void
-take_places(const PplPipeline *pipeline)
-{
-	List	   *shares = ppl_definition_shares(pipeline);
-	ListCell   *lc;
-
-	foreach(lc, shares)
-	{
-		const PplShare *share = lfirst(lc);
-
-		if (ppl_consumer_reserve(share->place, GetCurrentTransactionId()))
-			continue;
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many started pipelines"),
-				 errdetail_plural("pipeline.max_segments is %d, and too few are free; pipeline \"%s\" needs %d.",
-								  "pipeline.max_segments is %d, and too few are free; pipeline \"%s\" needs %d.",
-								  list_length(shares), ppl_shared->nconsumers,
-								  pipeline->name, list_length(shares)),
-				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
-						 ppl_shared->nconsumers * 2)));
-	}
+	ppl_workers_settle(pipeline);
 }
 
 /*
@@ -295,5 +268,6 @@ emit_birth(const PplPipeline *pipeline, const PplShare *share)
 	control.source = share->source;
 	control.owner = pipeline->owner;
 	control.operations = share->operations;
+	control.workers = share->workers;
 	ppl_control_emit(&control);
 }

@@ -31,6 +31,7 @@
 #include "api/deploy.h"
 #include "api/preflight.h"
 #include "api/upserts.h"
+#include "api/workers.h"
 #include "base/event.h"
 #include "base/control.h"
 #include "catalog/names.h"
@@ -51,9 +52,9 @@ static void refuse_yet(const char *what, const char *current,
 					   const char *needed) pg_attribute_noreturn();
 static uint16 check_operations(List *words);
 static PplSqlArg operations_arg(uint16 operations);
-static void check_columns(Oid relid, List *columns);
 static void add_first_version(const PplPipeline *pipeline, int stage_id,
 							  char *name, char *handler, char *query);
+static List *partition_columns(FunctionCallInfo fcinfo);
 static void check_stage_options(FunctionCallInfo fcinfo);
 static char *output_mode(FunctionCallInfo fcinfo, const PplPipeline *pipeline);
 static void check_unread(const PplPipeline *pipeline);
@@ -85,18 +86,20 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 	pipeline.operations =
 		check_operations(ppl_args_text_array(fcinfo, 2, "operations"));
 	ppl_change_check_word("consistency", consistency, lengthof(consistencies), consistencies);
-	if (strcmp(consistency, "strong") != 0)
-		refuse_yet("consistency", consistency, "strong");
 	ppl_change_check_word("lineage", lineage, lengthof(lineages), lineages);
 	ppl_change_check_word("on_schema_change", policy, lengthof(policies), policies);
 	if (strcmp(policy, "dead_letter") == 0)
 		refuse_yet("on_schema_change", policy, "adapt or pause");
 	ppl_change_check_positive("workers", workers);
-	if (workers > 1)
-		refuse_yet("workers", psprintf("%d", workers), "1");
 	ppl_check_source(source, GetUserId());
 	ppl_source_check(source, pipeline.operations, false, true);
-	check_columns(source, ppl_args_text_array(fcinfo, 4, "partition_by"));
+	pipeline.source = source;
+	pipeline.consistency = consistency;
+	pipeline.partitioning.ordered = strcmp(consistency, "strong") == 0;
+	pipeline.partitioning.workers = workers;
+	pipeline.partitioning.columns = partition_columns(fcinfo);
+	pipeline.partitioning.key = ppl_workers_declare(&pipeline);
+	ppl_workers_check(&pipeline);
 
 	{
 		PplSqlArg	args[] = {
@@ -110,12 +113,14 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(lineage),
 			ppl_sql_arg_text(ppl_check_current_path()),
 			ppl_sql_arg_text(policy),
+			ppl_sql_arg_words(pipeline.partitioning.key),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_PIPELINES
 						   " (name, owner, source, operations, consistency,"
-						   " partition_by, workers, lineage, search_path, on_schema_change)"
-						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+						   " partition_by, workers, lineage, search_path, on_schema_change,"
+						   " partition_key)"
+						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 						   " ON CONFLICT (name) DO NOTHING"
 						   " RETURNING pipeline_id",
 						   lengthof(args), args);
@@ -178,20 +183,17 @@ operations_arg(uint16 operations)
 	return ppl_sql_arg_array(words, n);
 }
 
-static void
-check_columns(Oid relid, List *columns)
+static List *
+partition_columns(FunctionCallInfo fcinfo)
 {
-	ListCell   *lc;
+	List	   *columns = ppl_args_text_array(fcinfo, 4, "partition_by");
 
-	foreach(lc, columns)
-	{
-		if (get_attnum(relid, lfirst(lc)) <= 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("column \"%s\" of source \"%s\" does not exist",
-							(char *) lfirst(lc), get_rel_name(relid)),
-					 errhint("Name columns of the source in partition_by.")));
-	}
+	if (!PG_ARGISNULL(4) && columns == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("partition_by must not be empty"),
+				 errhint("Name columns of the source, or leave partition_by out.")));
+	return columns;
 }
 
 /*

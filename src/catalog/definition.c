@@ -36,7 +36,8 @@
 	" lineage = 'row', search_path," \
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
-	" version, slot_lsn, settings"
+	" version, slot_lsn, consistency, workers, partition_since, partition_by," \
+	" partition_key, partition_chosen, settings"
 
 /* The extension, as last looked up. */
 static struct
@@ -49,6 +50,8 @@ static PplPipeline *load_whole(const PplSqlResult *rows);
 static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
 static void read_settings(const PplSqlResult *rows, int64 row, int column,
 						  PplSettings *settings);
+static void read_partitioning(const PplSqlResult *rows, int64 row,
+							  PplPartitioning *partitioning);
 static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
 static List *load_stages(int pipeline_id);
@@ -113,14 +116,21 @@ ppl_definition_load_born(void)
 List *
 ppl_definition_shares(const PplPipeline *pipeline)
 {
-	PplShare   *share = palloc0(sizeof(*share));
+	List	   *shares = NIL;
 
-	share->place.pipeline_id = pipeline->pipeline_id;
-	share->place.segment = 1;
-	share->place.partition = 1;
-	share->source = pipeline->source;
-	share->operations = pipeline->operations;
-	return list_make1(share);
+	for (int i = 1; i <= pipeline->partitioning.workers; i++)
+	{
+		PplShare   *share = palloc0(sizeof(*share));
+
+		share->place.pipeline_id = pipeline->pipeline_id;
+		share->place.segment = 1;
+		share->place.partition = i;
+		share->source = pipeline->source;
+		share->operations = pipeline->operations;
+		share->workers = pipeline->partitioning.workers;
+		shares = lappend(shares, share);
+	}
+	return shares;
 }
 
 /*
@@ -242,7 +252,9 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	if (!ppl_sql_isnull(rows, row, 10))
 		pipeline->slot_lsn = DatumGetLSN(ppl_sql_value(rows, row, 10));
 	pipeline->version = ppl_sql_int(rows, row, 9);
-	read_settings(rows, row, 11, &pipeline->settings);
+	pipeline->consistency = ppl_sql_text(rows, row, 11);
+	read_partitioning(rows, row, &pipeline->partitioning);
+	read_settings(rows, row, 17, &pipeline->settings);
 	return pipeline;
 }
 
@@ -264,6 +276,20 @@ ppl_definition_setting(const PplPipeline *pipeline, PplSetting setting)
 	if (first != NULL && first->settings.values[setting] != 0)
 		return first->settings.values[setting];
 	return pipeline->settings.values[setting];
+}
+
+static void
+read_partitioning(const PplSqlResult *rows, int64 row,
+				  PplPartitioning *partitioning)
+{
+	partitioning->ordered = strcmp(ppl_sql_text(rows, row, 11), "strong") == 0;
+	partitioning->workers = ppl_sql_int(rows, row, 12);
+	partitioning->since = ppl_sql_int(rows, row, 13);
+	if (!ppl_sql_isnull(rows, row, 14))
+		partitioning->columns = read_words(ppl_sql_value(rows, row, 14));
+	if (!ppl_sql_isnull(rows, row, 15))
+		partitioning->key = read_words(ppl_sql_value(rows, row, 15));
+	partitioning->chosen = ppl_sql_bool(rows, row, 16);
 }
 
 /* The elements of a text[], as char *. */

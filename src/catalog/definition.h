@@ -56,6 +56,17 @@ typedef struct PplOutput
 	int			since;			/* definition version that added it */
 } PplOutput;
 
+/* How the events of a segment are shared out among its workers. */
+typedef struct PplPartitioning
+{
+	bool		ordered;		/* strong: one worker */
+	int			workers;
+	int			since;			/* definition version from which that holds */
+	List	   *columns;		/* partition_by, char *; NIL = by event id */
+	List	   *key;			/* the same by number and type, char * */
+	bool		chosen;			/* not declared: taken from keys of outputs */
+} PplPartitioning;
+
 typedef struct PplPipeline
 {
 	int			pipeline_id;
@@ -69,6 +80,8 @@ typedef struct PplPipeline
 	bool		born;			/* was started at least once */
 	XLogRecPtr	slot_lsn;		/* slot that it was born with */
 	int			version;		/* of the definition */
+	char	   *consistency;
+	PplPartitioning partitioning;
 	PplSettings settings;		/* where the first stage says nothing */
 	List	   *stages;			/* PplStage *, in order */
 	List	   *outputs;		/* PplOutput *, by output_id */
@@ -80,6 +93,7 @@ typedef struct PplShare
 	PplPlace	place;
 	Oid			source;			/* relation whose events it takes */
 	uint16		operations;		/* PPL_OP_* of it */
+	int			workers;		/* that share the events with it */
 } PplShare;
 
 /* What holds for these stages, of the first of them or the pipeline; 0 = the server's. */

@@ -45,6 +45,7 @@
 #include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
+#include "worker/share.h"
 #include "worker/timeout.h"
 #include "worker/upsert.h"
 
@@ -455,6 +456,11 @@ load_program(Attempt *attempt)
 	worker->program = NULL;
 	worker->program = ppl_program_load(worker->context, worker->pipeline_id,
 									   worker->checkpoint.version);
+	if (worker->program != NULL)
+	{
+		worker->program->workers = worker->checkpoint.workers;
+		ppl_share_prepare(worker, worker->program->pipeline);
+	}
 	ppl_checkpoint_load(worker->place, &checkpoint);
 	PopActiveSnapshot();
 	ppl_schema_reloaded();
@@ -525,6 +531,7 @@ run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 
 	ppl_session_settings(worker->program->pipeline);
 	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_share_resolve(worker, batch);
 	ppl_outcome_begin(batch->scratch, batch->nevents,
 					  list_length(worker->program->pipeline->stages),
 					  worker->program->pipeline->lineage,
@@ -633,6 +640,7 @@ run_probes(Attempt *attempt, const PplBatch *batch)
 {
 	ppl_session_settings(attempt->worker->program->pipeline);
 	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_share_resolve(attempt->worker, batch);
 	ppl_outcome_begin(batch->scratch, batch->nevents,
 					  list_length(attempt->worker->program->pipeline->stages),
 					  false, false);

@@ -79,7 +79,7 @@ ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint)
 
 	memset(checkpoint, 0, sizeof(*checkpoint));
 	result = ppl_sql_read("SELECT commit_lsn, seq, version, system_identifier,"
-						  " database, slot_lsn FROM " PPL_CHECKPOINTS
+						  " database, slot_lsn, workers, since FROM " PPL_CHECKPOINTS
 						  " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3",
 						  lengthof(args), args);
 	if (result->nrows == 0)
@@ -88,6 +88,8 @@ ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint)
 	checkpoint->position.commit_lsn = DatumGetLSN(ppl_sql_value(result, 0, 0));
 	checkpoint->position.seq = ppl_sql_int(result, 0, 1);
 	checkpoint->version = ppl_sql_int(result, 0, 2);
+	checkpoint->workers = ppl_sql_int(result, 0, 6);
+	checkpoint->since = ppl_sql_int(result, 0, 7);
 	checkpoint->foreign =
 		(uint64) DatumGetInt64(ppl_sql_value(result, 0, 3)) != GetSystemIdentifier() ||
 		ppl_sql_oid(result, 0, 4) != MyDatabaseId ||
@@ -95,10 +97,13 @@ ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint)
 }
 
 /*
- * Events count from this position on, under this version of the definition.
+ * Events count from this position on, under this version of the definition, shared
+ * out among so many workers.  The others of the segment, which were born with this
+ * one, have a row from now on, too: whoever waits for all of them sees who is missing.
  */
 void
-ppl_checkpoint_birth(PplPlace place, PplPosition position, int version)
+ppl_checkpoint_birth(PplPlace place, PplPosition position, int version,
+					 int workers)
 {
 	PplDatabase *db = ppl_database_find(MyDatabaseId);
 	PplSqlArg	args[] = {
@@ -108,17 +113,21 @@ ppl_checkpoint_birth(PplPlace place, PplPosition position, int version)
 		ppl_sql_arg_int(version),
 		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
 		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
-		ppl_sql_arg(LSNOID, LSNGetDatum(db->slot_lsn))
+		ppl_sql_arg(LSNOID, LSNGetDatum(db->slot_lsn)),
+		ppl_sql_arg_int(workers)
 	};
 
+	(void) ppl_sql_run("DELETE FROM " PPL_CHECKPOINTS
+					   " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3",
+					   3, args);
 	(void) ppl_sql_run("INSERT INTO " PPL_CHECKPOINTS
 					   " (pipeline_id, segment, partition, commit_lsn, seq, version,"
-					   "  system_identifier, database, slot_lsn, updated_at)"
-					   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, pg_catalog.clock_timestamp())"
-					   " ON CONFLICT (pipeline_id, segment, partition) DO UPDATE"
-					   " SET commit_lsn = $4, seq = $5, version = $6,"
-					   "  system_identifier = $7, database = $8, slot_lsn = $9,"
-					   "  updated_at = pg_catalog.clock_timestamp()",
+					   "  workers, since, system_identifier, database, slot_lsn,"
+					   "  updated_at)"
+					   " SELECT $1, $2, p, $4, $5, $6, $10, $6, $7, $8, $9,"
+					   "  pg_catalog.clock_timestamp()"
+					   " FROM pg_catalog.generate_series(1, $10) p"
+					   " ON CONFLICT (pipeline_id, segment, partition) DO NOTHING",
 					   lengthof(args), args);
 }
 

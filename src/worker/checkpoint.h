@@ -14,6 +14,8 @@ typedef struct PplCheckpoint
 	bool		foreign;		/* made for another slot than ours */
 	PplPosition position;
 	int			version;		/* of the definition reached */
+	int			workers;		/* partitions that share the events from here */
+	int			since;			/* version from which so many do */
 } PplCheckpoint;
 
 /* Events of one output by what became of them. */
@@ -51,7 +53,7 @@ typedef struct PplBatchRecord
 
 extern void ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint);
 extern void ppl_checkpoint_birth(PplPlace place, PplPosition position,
-								 int version);
+								 int version, int workers);
 extern void ppl_checkpoint_version(PplPlace place, PplPosition position,
 								   int version);
 extern int64 ppl_checkpoint_record(const PplBatchRecord *record);

@@ -19,8 +19,9 @@
 #include "worker/event.h"
 #include "worker/old.h"
 #include "worker/policy.h"
+#include "worker/share.h"
 
-#define LETTER_COLUMNS		20
+#define LETTER_COLUMNS		21
 #define LETTER_ARGS			4	/* the same for all letters of a batch */
 #define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
@@ -109,7 +110,8 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		jsonb_or_null(rendered->old),
 		digest_or_null(keys && keys->has_row, keys ? &keys->row : NULL),
 		digest_or_null(keys && keys->owes_removal, keys ? &keys->removal : NULL),
-		ppl_sql_arg_bool(keys && keys->superseded)
+		ppl_sql_arg_bool(keys && keys->superseded),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) ppl_share_hash(worker, batch, ordinal)))
 	};
 
 	for (int i = 0; i < LETTER_COLUMNS; i++)
@@ -137,7 +139,7 @@ write_letters(Letters *letters, PplWorker *worker)
 					   " (pipeline_id, version, code_version, source, stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
 					   "  committed_at, attempts, output, flaw, old_event,"
-					   "  source_digest, removal_digest, superseded)"
+					   "  source_digest, removal_digest, superseded, partition_hash)"
 					   " SELECT $1, $2, $3, $4, l.* FROM ROWS FROM (pg_catalog.unnest($5),"
 					   "  pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8),"
 					   "  pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11),"
@@ -146,7 +148,7 @@ write_letters(Letters *letters, PplWorker *worker)
 					   "  pg_catalog.unnest($18), pg_catalog.unnest($19),"
 					   "  pg_catalog.unnest($20), pg_catalog.unnest($21),"
 					   "  pg_catalog.unnest($22), pg_catalog.unnest($23),"
-					   "  pg_catalog.unnest($24)) AS l"
+					   "  pg_catalog.unnest($24), pg_catalog.unnest($25)) AS l"
 					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
 					   "  version = excluded.version,"
 					   "  code_version = excluded.code_version, stage_id = excluded.stage_id,"
@@ -231,7 +233,8 @@ enum
 	QUEUED_OPERATION,
 	QUEUED_OLD_EVENT,
 	QUEUED_SUPERSEDED,
-	QUEUED_OWES_REMOVAL
+	QUEUED_OWES_REMOVAL,
+	QUEUED_HASH
 };
 
 /* A row that it has, or 0. */
@@ -324,6 +327,8 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 	event->in_old = restored->in_old;
 	event->superseded = ppl_sql_bool(letters, i, QUEUED_SUPERSEDED);
 	event->removed = !ppl_sql_bool(letters, i, QUEUED_OWES_REMOVAL);
+	event->hash = (uint64) DatumGetInt64(ppl_sql_value(letters, i, QUEUED_HASH));
+	event->hashed = true;
 	event->dead_letter_id = DatumGetInt64(ppl_sql_value(letters, i, QUEUED_ID));
 	event->dead_letter_version = ppl_sql_int(letters, i, QUEUED_VERSION);
 	event->was_rejected =
@@ -332,24 +337,29 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 }
 
 /*
- * The next queued dead letters after a position, in event order, locked.
+ * The next queued dead letters of this partition after a position, in event order,
+ * locked.
  */
 static PplSqlResult *
 read_queued(PplWorker *worker, PplPosition after, int limit)
 {
+	PplPortion	portion = ppl_worker_portion(worker);
 	PplSqlArg	args[] = {
 		ppl_sql_arg_int(worker->pipeline_id),
 		ppl_sql_arg(LSNOID, LSNGetDatum(after.commit_lsn)),
 		ppl_sql_arg_int(after.seq),
 		ppl_sql_arg_int(limit),
+		ppl_sql_arg_int(portion.workers),
+		ppl_sql_arg_int(portion.partition),
 	};
 
 	return ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
 					   " committed_at, attempts, flaw, operation, old_event,"
-					   " superseded, removal_digest IS NOT NULL"
+					   " superseded, removal_digest IS NOT NULL, partition_hash"
 					   " FROM " PPL_DEAD_LETTERS
 					   " WHERE pipeline_id = $1 AND queued"
 					   " AND (commit_lsn, seq) > ($2, $3)"
+					   " AND " PPL_PARTITION_NUMBER "(partition_hash, $5) = $6"
 					   " ORDER BY commit_lsn, seq LIMIT $4 FOR UPDATE",
 					   lengthof(args), args);
 }

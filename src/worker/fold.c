@@ -26,6 +26,7 @@
 #include "worker/fold.h"
 #include "worker/outcome.h"
 #include "worker/session.h"
+#include "worker/share.h"
 #include "worker/source_row.h"
 
 /* What is done to a key: a put, or a removal. */
@@ -260,7 +261,7 @@ takes_part(const PplBatch *batch, int ordinal)
 	const PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 
 	return !outcome->inert && !outcome->suspected && !event->superseded &&
-		event->kind != PPL_REC_TRUNCATE;
+		event->concern != PPL_CONCERN_NONE && event->kind != PPL_REC_TRUNCATE;
 }
 
 /* Does an event have a row afterwards? */
@@ -268,6 +269,7 @@ static bool
 has_row(const PplBatch *batch, int ordinal)
 {
 	return batch->events[ordinal - 1].kind != PPL_REC_DELETE &&
+		batch->events[ordinal - 1].concern == PPL_CONCERN_ALL &&
 		ppl_outcome_of(ordinal)->fate == PPL_FATE_OPEN;
 }
 
@@ -292,9 +294,12 @@ fold_derived(Fold *fold, int first, int last, PplPut *puts, int nputs)
 			Change		change = {ordinal, true, false, &puts[put],
 			puts[put].values + ncolumns, puts[put].nulls + ncolumns};
 
-			if (part && has_row(fold->batch, ordinal))
-				add_change(fold, ppl_digest(digester, change.key, change.nulls),
-						   &change);
+			if (!part || !has_row(fold->batch, ordinal))
+				continue;
+			ppl_share_check_key(fold->worker, fold->batch, ordinal, fold->upsert,
+								change.key, change.nulls);
+			add_change(fold, ppl_digest(digester, change.key, change.nulls),
+					   &change);
 		}
 	}
 }
@@ -342,7 +347,8 @@ load_kept(Fold *fold, int first, int last, PplDigest *before, PplDigest *after)
 	while ((source = hash_seq_search(&scan)) != NULL)
 		sources[nsources++] = source->digest;
 
-	nrows = ppl_kept_load(fold->upsert->output->output_id, sources, nsources, &rows);
+	nrows = ppl_kept_load(fold->upsert->output->output_id,
+						  ppl_worker_portion(fold->worker), sources, nsources, &rows);
 	for (int i = 0; i < nrows; i++)
 	{
 		Target	   *target = find_target(fold, rows[i].target);
@@ -407,9 +413,12 @@ put_kept(Fold *fold, PplPut *put, int part, Source *source)
 	Target	   *target;
 	ListCell   *lc;
 
+	ppl_share_check_key(fold->worker, fold->batch, put->ordinal, fold->upsert,
+						change.key, change.nulls);
 	row->source = source->digest;
 	row->event = position_of(fold, put->ordinal);
 	row->part = part;
+	row->hash = ppl_share_hash(fold->worker, fold->batch, put->ordinal);
 	row->target = ppl_digest(fold->program->target_digester, change.key,
 							 change.nulls);
 	row->nkeys = fold->upsert->target->upsert->ncolumns;

@@ -362,6 +362,8 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 	{
 		ppl_session_search_path(program->pipeline->search_path);
 		load_source(program);
+		ppl_partition_require(program->pipeline,
+							  ppl_partition_make(program->pipeline));
 		PPL_FAILPOINT("worker-before-compile");
 		program->adopted = ppl_adopt_targets(program->pipeline);
 		program->statement = ppl_compile(program->pipeline, version, true);
@@ -411,7 +413,8 @@ ppl_program_free(PplProgram *program)
 bool
 ppl_program_takes(const PplProgram *program, const PplEvent *event)
 {
-	if (event->superseded && !program->statement->has_appends)
+	if (event->concern != PPL_CONCERN_ALL ||
+		(event->superseded && !program->statement->has_appends))
 		return false;
 	return event->kind == PPL_REC_INSERT || event->kind == PPL_REC_UPDATE ||
 		(event->kind == PPL_REC_DELETE && program->statement->takes_deletes);

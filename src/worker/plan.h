@@ -29,6 +29,7 @@ typedef struct PplProgram
 	PplPipeline *pipeline;
 	PplStatement *statement;
 	int			version;		/* of the definition that events see */
+	int			workers;		/* that share the events it is for */
 	bool		adopted;		/* a new target, and that is not committed */
 	bool		marking;		/* the transaction under way marks its rows */
 	TupleDesc	source_desc;	/* rows of the source today */

@@ -31,6 +31,7 @@ typedef struct BatchResult
 	int			noutputs;
 	PplBatchRecord record;
 	PplLineage *lineage;		/* NULL if none is kept */
+	const PplBatchTxn *txn;		/* that the lineage is in */
 	PplLineageValue *key;		/* of the source, scratch */
 	FmgrInfo   *key_output;
 	PplRendered *rendered;		/* of new dead letters, by ordinal */
@@ -87,7 +88,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 
 	/* From here on everything is ours. */
 	ppl_deadletter_store(worker, batch, result.rendered, keys);
-	if (result.lineage)
+	if (result.lineage && result.txn != NULL)
 		result.record.lineage = ppl_lineage_finish(result.lineage);
 	if (!redrive)
 		note_version(worker, batch, before);
@@ -408,15 +409,19 @@ add_event(BatchResult *result, int ordinal)
 	PplProducedRow *removed = outcome->fate == PPL_FATE_OPEN ? outcome->removed : NULL;
 	int			attempts = event->attempts + 1;
 
+	/* it is an event of another partition */
+	if (event->concern != PPL_CONCERN_ALL)
+		return;
 	if (result->redrive)
 		uncount(result, event);
 	count(&result->record.counts[0], outcome->fate,
 		  rows != NULL || removed != NULL);
 	if (result->lineage)
 	{
-		if (txn->first == ordinal)
+		if (result->txn != txn)
 			ppl_lineage_transaction(result->lineage, txn->xid, txn->commit_lsn,
 									txn->committed_at);
+		result->txn = txn;
 		ppl_lineage_event(result->lineage, event->seq, event->kind, attempts,
 						  source_key(result, event),
 						  outcome->fate == PPL_FATE_FAILED ?

@@ -11,6 +11,7 @@
 
 #include "base/guc.h"
 #include "base/process.h"
+#include "worker/turn.h"
 #include "worker/worker.h"
 
 /*
@@ -34,6 +35,17 @@ ppl_worker_end(const PplWorker *worker)
 {
 	return worker->reader == worker->backlog ? PPL_SPOOL_ALL :
 		pg_atomic_read_u64(&worker->db->spool_end);
+}
+
+/*
+ * Which events of the segment it takes, at its position.
+ */
+PplPortion
+ppl_worker_portion(const PplWorker *worker)
+{
+	PplPortion	portion = {Max(worker->checkpoint.workers, 1), worker->place.partition};
+
+	return portion;
 }
 
 /*
@@ -86,6 +98,8 @@ ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
 	request->place = worker->place;
 	request->source = worker->consumer->source;
 	request->operations = worker->consumer->operations;
+	request->portion = ppl_worker_portion(worker);
+	request->partitioner = worker->partitioner;
 	request->born = worker->checkpoint.exists && !worker->checkpoint.foreign;
 	if (request->born)
 		request->done = worker->checkpoint.position;
@@ -93,4 +107,5 @@ ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
 									ppl_guc_batch_rows);
 	request->max_bytes = (Size) own_setting(worker, PPL_SETTING_BATCH_BYTES,
 											ppl_guc_batch_bytes) * 1024;
+	request->enough_rows = ppl_turn_rows();
 }
