@@ -49,9 +49,9 @@ static struct
 static PplPipeline *load_whole(const PplSqlResult *rows);
 static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
 static void read_settings(const PplSqlResult *rows, int64 row, int column,
-						  PplSettings *settings);
+						  PplSettings * settings);
 static void read_partitioning(const PplSqlResult *rows, int64 row,
-							  PplPartitioning *partitioning);
+							  PplPartitioning * partitioning);
 static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
 static List *load_stages(int pipeline_id);
@@ -260,7 +260,7 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 
 static void
 read_settings(const PplSqlResult *rows, int64 row, int column,
-			  PplSettings *settings)
+			  PplSettings * settings)
 {
 	if (!ppl_sql_isnull(rows, row, column))
 		ppl_setting_parse(DatumGetJsonbP(ppl_sql_value(rows, row, column)),
@@ -280,7 +280,7 @@ ppl_definition_setting(const PplPipeline *pipeline, PplSetting setting)
 
 static void
 read_partitioning(const PplSqlResult *rows, int64 row,
-				  PplPartitioning *partitioning)
+				  PplPartitioning * partitioning)
 {
 	partitioning->ordered = strcmp(ppl_sql_text(rows, row, 11), "strong") == 0;
 	partitioning->workers = ppl_sql_int(rows, row, 12);

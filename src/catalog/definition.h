@@ -65,7 +65,7 @@ typedef struct PplPartitioning
 	List	   *columns;		/* partition_by, char *; NIL = by event id */
 	List	   *key;			/* the same by number and type, char * */
 	bool		chosen;			/* not declared: taken from keys of outputs */
-} PplPartitioning;
+}			PplPartitioning;
 
 typedef struct PplPipeline
 {

@@ -26,7 +26,7 @@ typedef struct Known
 	int			flags;			/* GUC_UNIT_* */
 	int			min;
 	int			max;
-} Known;
+}			Known;
 
 static const Known known[PPL_NSETTINGS] = {
 	[PPL_SETTING_BATCH_BYTES] = {"batch_bytes", GUC_UNIT_KB, PPL_MIN_BATCH_KB, PPL_MAX_BATCH_KB},
@@ -35,7 +35,7 @@ static const Known known[PPL_NSETTINGS] = {
 };
 
 static int	find_setting(const JsonbValue *key);
-static int	read_value(const Known *setting, const JsonbValue *value);
+static int	read_value(const Known * setting, const JsonbValue *value);
 static void refuse_shape(void) pg_attribute_noreturn();
 
 /*
@@ -43,7 +43,7 @@ static void refuse_shape(void) pg_attribute_noreturn();
  * is neither a number nor a string, or not in the range of its setting.
  */
 void
-ppl_setting_parse(Jsonb *json, PplSettings *settings)
+ppl_setting_parse(Jsonb *json, PplSettings * settings)
 {
 	JsonbIterator *iterator = JsonbIteratorInit(&json->root);
 	JsonbIteratorToken token;
@@ -89,7 +89,7 @@ find_setting(const JsonbValue *key)
 
 /* As in SET, a number without a unit is in that of the setting. */
 static int
-read_value(const Known *setting, const JsonbValue *value)
+read_value(const Known * setting, const JsonbValue *value)
 {
 	const char *text = NULL;
 	const char *hint = NULL;
@@ -99,12 +99,14 @@ read_value(const Known *setting, const JsonbValue *value)
 	if (value->type == jbvNumeric)
 		text = DatumGetCString(DirectFunctionCall1(numeric_out,
 												   NumericGetDatum(value->val.numeric)));
+
 	else if (value->type == jbvString)
 		text = pnstrdup(value->val.string.val, value->val.string.len);
+
 	if (text == NULL || !parse_int(text, &result, setting->flags, &hint))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 text != NULL ?
+				 text !=NULL ?
 				 errmsg("invalid value for setting \"%s\": \"%s\"", setting->name, text) :
 				 errmsg("the value of setting \"%s\" is neither a number nor a string",
 						setting->name),

@@ -12,7 +12,7 @@ typedef enum PplSetting
 	PPL_SETTING_BATCH_BYTES,	/* kB */
 	PPL_SETTING_BATCH_ROWS,
 	PPL_SETTING_WORK_MEM		/* kB */
-} PplSetting;
+}			PplSetting;
 
 #define PPL_NSETTINGS (PPL_SETTING_WORK_MEM + 1)
 
@@ -20,8 +20,8 @@ typedef enum PplSetting
 typedef struct PplSettings
 {
 	int			values[PPL_NSETTINGS];
-} PplSettings;
+}			PplSettings;
 
-extern void ppl_setting_parse(Jsonb *json, PplSettings *settings);
+extern void ppl_setting_parse(Jsonb *json, PplSettings * settings);
 
 #endif							/* PPL_SETTING_H */
