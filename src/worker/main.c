@@ -326,6 +326,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	bool		any;
 	int64		begun;
 
+	ppl_worker_refresh(&self);
 	if (ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
 		return true;
 	begun = ppl_clock_us();
