@@ -220,7 +220,7 @@ CREATE FUNCTION _pipeline.consumers(
 	OUT events_per_second float8)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_consumers'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION _pipeline.consumers() IS 'workers and their positions in this database, from shared memory';
 
 CREATE FUNCTION _pipeline.databases(
