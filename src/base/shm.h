@@ -108,6 +108,11 @@ typedef struct PplConsumer
 	TransactionId reserved_by;	/* starts the pipeline, and may still fail;
 								 * invalid once capture knows it */
 	bool		lost;			/* nothing is held for it, until a new birth */
+	bool		retired;		/* the segment has fewer workers now: capture
+								 * drops it, unless it is wanted again */
+	bool		barrier;		/* waits for the others at a change of their
+								 * number; with no process until that is
+								 * over */
 	PplWorkerState state;
 	TimestampTz since;			/* when state changed */
 	PplProcess	process;
@@ -168,6 +173,7 @@ extern PplDatabase *ppl_database_find(Oid dboid);
 extern bool ppl_database_request(Oid dboid);
 extern PplConsumer *ppl_consumer_find(Oid dboid, PplPlace place);
 extern PplConsumer *ppl_consumer_create(Oid dboid, PplPlace place);
+extern void ppl_consumer_open_barrier(Oid dboid, PplPlace place);
 extern bool ppl_consumer_reserve(PplPlace place, TransactionId xid);
 extern bool ppl_database_has_spool(PplDatabase *db);
 extern bool ppl_consumer_spool_done(PplConsumer *consumer);

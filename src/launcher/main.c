@@ -54,6 +54,7 @@ static void list_databases(void);
 static void request_unchecked(void);
 static void tend_databases(void);
 static void tend_consumers(void);
+static void wake_barriers(void);
 static bool order_process(PplProcess *process, const char *kind,
 						  const char *function, int index, Oid dboid,
 						  PplPlace place);
@@ -196,6 +197,7 @@ consumer_needs_process(PplConsumer *consumer)
 	PplDatabase *db = ppl_database_find(consumer->dboid);
 
 	return consumer->running && !consumer->dropped && !consumer->lost &&
+		!consumer->retired && !consumer->barrier &&
 		db != NULL && ppl_database_has_spool(db) &&
 		!ppl_consumer_all_done(consumer);
 }
@@ -230,7 +232,21 @@ tend_consumers(void)
 			LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 			ppl_consumer_set_state(consumer, PPL_WORKER_WAITING);
 			LWLockRelease(ppl_shared->lock);
+			wake_barriers();
 		}
+	}
+}
+
+/* Workers that wait for each other give their processes to those that have none. */
+static void
+wake_barriers(void)
+{
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (OidIsValid(consumer->dboid) && consumer->barrier)
+			ppl_wake(&consumer->process.procno);
 	}
 }
 

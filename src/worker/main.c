@@ -40,6 +40,7 @@
 #include "worker/catchup.h"
 #include "worker/main.h"
 #include "worker/pause.h"
+#include "worker/repartition.h"
 #include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
@@ -193,6 +194,7 @@ load_checkpoint(void)
 		ppl_checkpoint_load(self.place, &self.checkpoint);
 		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
 		ppl_share_prepare(&self, pipeline);
+		running = !ppl_repartition_over(&self, pipeline);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -315,7 +317,8 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	PplBatchEnd end_of_batch = PPL_BATCH_DONE;
 	bool		any;
 
-	if (ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
+	if (ppl_repartition_holds(&self) ||
+		ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
 		return true;
 	batch = ppl_batch_create(self.context);
 	batch->backlog = (self.reader == self.backlog);
@@ -367,6 +370,8 @@ act_on_control(const PplBatch *batch)
 	int			version = control->version;
 	bool		gone;
 
+	if (control->action == PPL_CONTROL_CHANGE && control->workers != 0)
+		return ppl_repartition_act(&self, batch);
 	if (control->action == PPL_CONTROL_REDRIVE &&
 		redrive(batch) != PPL_BATCH_DONE)
 		return false;

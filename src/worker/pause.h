@@ -10,4 +10,6 @@
 extern PplBatchEnd ppl_pause_for_schema(PplWorker *worker);
 extern PplBatchEnd ppl_pause_before(PplWorker *worker, PplBatch *batch);
 
+extern void ppl_pause_recount(void);
+
 #endif							/* PPL_PAUSE_H */
