@@ -37,6 +37,17 @@ AS 'MODULE_PATHNAME', 'pipeline_add_stage'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pipeline.add_stage(text, text, text, regprocedure, text, bool, int, text[], text, int, interval) IS 'append a stage to a pipeline';
 
+CREATE FUNCTION pipeline.deploy_stage(
+	pipeline text,
+	stage text,
+	handler regprocedure DEFAULT NULL,
+	query text DEFAULT NULL,
+	version int DEFAULT NULL)
+RETURNS int
+AS 'MODULE_PATHNAME', 'pipeline_deploy_stage'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.deploy_stage(text, text, regprocedure, text, int) IS 'have a stage run another handler or query, or an earlier version, from the next batch on; returns the version';
+
 CREATE FUNCTION pipeline.add_output(
 	pipeline text,
 	target regclass,

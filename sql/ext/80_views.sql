@@ -46,6 +46,30 @@ FROM _pipeline.stages s
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.stages IS 'stages of pipelines, with the version in force';
 
+CREATE VIEW pipeline.stage_versions WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	v.stage,
+	v.version,
+	CASE WHEN v.until IS NULL THEN 'live' ELSE 'retired' END AS state,
+	v.handler,
+	v.query,
+	v.body_md5,
+	v.deployed_by,
+	v.deployed_at,
+	v.first_lsn,
+	CASE WHEN v.first_lsn IS NOT NULL THEN coalesce(v.last_lsn, (
+		SELECT max(k.commit_lsn)
+		FROM _pipeline.stages s
+			JOIN _pipeline.checkpoints k ON k.pipeline_id = s.pipeline_id AND k.segment = s.segment
+		WHERE s.stage_id = v.stage_id)) END AS last_lsn,
+	v.since,
+	v.until,
+	v.definition
+FROM _pipeline.stage_versions v
+	JOIN _pipeline.pipelines p ON p.pipeline_id = v.pipeline_id
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.stage_versions IS 'each time that a version of a stage came into force; since and until are versions of the definition, which lineage names';
+
 CREATE VIEW pipeline.outputs WITH (security_barrier) AS
 SELECT p.name AS pipeline,
 	o.name AS output,
@@ -309,7 +333,7 @@ COMMENT ON VIEW pipeline.batches IS 'what each worker processed in one transacti
 CREATE VIEW pipeline.dead_letters WITH (security_barrier) AS
 SELECT d.id,
 	p.name AS pipeline,
-	d.version,
+	d.code_version AS version,
 	d.stage,
 	d.kind,
 	d.reason,

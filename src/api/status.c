@@ -66,7 +66,7 @@ pipeline_consumers(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (ppl_shared == NULL)
 		return (Datum) 0;
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer copy;
 

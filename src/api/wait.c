@@ -140,7 +140,7 @@ is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
 	pg_read_barrier();
 
 	LWLockAcquire(ppl_shared->lock, LW_SHARED);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 

@@ -368,7 +368,7 @@ tell_lost(Step *step)
 								quote_literal_cstr(step->name));
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 

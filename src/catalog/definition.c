@@ -323,8 +323,11 @@ load_stages(int pipeline_id)
 	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT stage_id, name, kind, handler, query,"
 									  " on_error, max_attempts, version,"
-									  " coalesce(ceil(extract(epoch FROM timeout) * 1000), 0)::int"
-									  " FROM " PPL_STAGES
+									  " coalesce(ceil(extract(epoch FROM timeout) * 1000), 0)::int,"
+									  " (SELECT v.body_md5 FROM " PPL_STAGE_VERSIONS " v"
+									  "  WHERE v.pipeline_id = $1 AND v.stage_id = s.stage_id"
+									  "  AND v.until IS NULL)"
+									  " FROM " PPL_STAGES " s"
 									  " WHERE pipeline_id = $1"
 									  " ORDER BY position",
 									  lengthof(args), args);
@@ -344,6 +347,7 @@ load_stages(int pipeline_id)
 		stage->max_attempts = ppl_sql_int(rows, row, 6);
 		stage->version = ppl_sql_int(rows, row, 7);
 		stage->timeout = ppl_sql_int(rows, row, 8);
+		stage->body_md5 = ppl_sql_text(rows, row, 9);
 		stages = lappend(stages, stage);
 	}
 	return stages;

@@ -36,6 +36,7 @@ typedef struct PplStage
 	int			max_attempts;	/* of a batch, at the pace of the moment */
 	int			timeout;		/* ms for one event, 0 = none */
 	int			version;		/* of this stage */
+	char	   *body_md5;		/* of that version, NULL if it is not known */
 } PplStage;
 
 typedef struct PplOutput

@@ -26,7 +26,7 @@
 							ppl_sql_arg_int((place).segment), \
 							ppl_sql_arg_int((place).partition)
 
-#define RECORD_NARGS 26
+#define RECORD_NARGS 27
 
 static const char *const record_sql =
 "WITH moved AS ("
@@ -62,7 +62,7 @@ static const char *const record_sql =
 "  (pipeline_id, segment, partition, version, redrive, first_lsn, first_seq,"
 "   last_lsn, last_seq, transactions, events, produced, filtered, rejected,"
 "   failed, attempts, started_at, processed_at, lineage)"
-" SELECT $1, $25, $26, $4, $18, $19, $20, $2, $3, $21, $8[1],"
+" SELECT $1, $25, $26, $27, $18, $19, $20, $2, $3, $21, $8[1],"
 "   $9[1], $10[1], $11[1], $12[1], $22, $23, pg_catalog.clock_timestamp(), $24"
 " WHERE $18 OR EXISTS (SELECT FROM moved)"
 " RETURNING batch_id";
@@ -215,6 +215,7 @@ ppl_checkpoint_record(const PplBatchRecord *record)
 		ppl_sql_arg(BYTEAOID, PointerGetDatum(record->lineage));
 	args[n++] = ppl_sql_arg_int(record->place.segment);
 	args[n++] = ppl_sql_arg_int(record->place.partition);
+	args[n++] = ppl_sql_arg_int(record->code_version);
 	Assert(n == RECORD_NARGS);
 
 	result = ppl_sql_run(record_sql, RECORD_NARGS, args);

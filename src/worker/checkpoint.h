@@ -32,7 +32,8 @@ typedef struct PplCounts
 typedef struct PplBatchRecord
 {
 	PplPlace	place;
-	int			version;
+	int			version;		/* that the events see */
+	int			code_version;	/* whose stages ran */
 	bool		redrive;		/* else the checkpoint moves from before to
 								 * position */
 	PplPosition before;

@@ -22,6 +22,7 @@
 #include "worker/share.h"
 
 #define LETTER_COLUMNS		21
+#define LETTER_ARGS			4	/* the same for all letters of a batch */
 #define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
 #define LETTERS_SLICE		32	/* queued ones that are read at once */
@@ -124,31 +125,33 @@ static void
 write_letters(Letters *letters, PplWorker *worker)
 {
 	PplPipeline *pipeline = worker->program->pipeline;
-	PplSqlArg	args[3 + LETTER_COLUMNS];
+	PplSqlArg	args[LETTER_ARGS + LETTER_COLUMNS];
 
 	if (letters->count == 0)
 		return;
 	args[0] = ppl_sql_arg_int(pipeline->pipeline_id);
 	args[1] = ppl_sql_arg_int(worker->program->version);
-	args[2] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->source));
+	args[2] = ppl_sql_arg_int(pipeline->version);
+	args[3] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->source));
 	for (int i = 0; i < LETTER_COLUMNS; i++)
-		args[3 + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
+		args[LETTER_ARGS + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
 	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
-					   " (pipeline_id, version, source, stage_id, stage, kind, reason,"
+					   " (pipeline_id, version, code_version, source, stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
 					   "  committed_at, attempts, output, flaw, old_event,"
 					   "  source_digest, removal_digest, superseded, partition_hash)"
-					   " SELECT $1, $2, $3, l.* FROM ROWS FROM (pg_catalog.unnest($4),"
-					   "  pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),"
-					   "  pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
-					   "  pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13),"
-					   "  pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16),"
-					   "  pg_catalog.unnest($17), pg_catalog.unnest($18),"
-					   "  pg_catalog.unnest($19), pg_catalog.unnest($20),"
-					   "  pg_catalog.unnest($21), pg_catalog.unnest($22),"
-					   "  pg_catalog.unnest($23), pg_catalog.unnest($24)) AS l"
+					   " SELECT $1, $2, $3, $4, l.* FROM ROWS FROM (pg_catalog.unnest($5),"
+					   "  pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8),"
+					   "  pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11),"
+					   "  pg_catalog.unnest($12), pg_catalog.unnest($13), pg_catalog.unnest($14),"
+					   "  pg_catalog.unnest($15), pg_catalog.unnest($16), pg_catalog.unnest($17),"
+					   "  pg_catalog.unnest($18), pg_catalog.unnest($19),"
+					   "  pg_catalog.unnest($20), pg_catalog.unnest($21),"
+					   "  pg_catalog.unnest($22), pg_catalog.unnest($23),"
+					   "  pg_catalog.unnest($24), pg_catalog.unnest($25)) AS l"
 					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
-					   "  version = excluded.version, stage_id = excluded.stage_id,"
+					   "  version = excluded.version,"
+					   "  code_version = excluded.code_version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
 					   "  reason = excluded.reason, sqlstate = excluded.sqlstate,"
 					   "  detail = excluded.detail, context = excluded.context,"

@@ -308,6 +308,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			open = false;
 			take_cut(&cut, batch, ppl_spool_reader_position(reader));
 			full = is_full(batch, request) ||
+				batch->nevents >= request->enough_rows ||
 				header.commit_lsn == request->only;
 		}
 		else if (header.kind == PPL_REC_CONTROL &&

@@ -106,6 +106,7 @@ typedef struct PplGatherRequest
 	XLogRecPtr	only;			/* end with the transaction of this
 								 * commit_lsn; 0 = take what fits */
 	int			max_rows;
+	int			enough_rows;	/* no transaction more than fit into these */
 	Size		max_bytes;
 } PplGatherRequest;
 

@@ -45,6 +45,7 @@
 #include "worker/session.h"
 #include "worker/settle.h"
 #include "worker/share.h"
+#include "worker/turn.h"
 #include "worker/worker.h"
 
 #define PPL_SPOOL_OPENS_MS	10	/* capture does it at once */
@@ -63,6 +64,7 @@ static bool act_on_control(const PplBatch *batch);
 static PplBatchEnd redrive(const PplBatch *batch);
 static void published(const PplBatch *batch);
 static void caught_up(XLogRecPtr decoded, PplSpoolPos end);
+static void wait_for_spool(void);
 static void sleep_or_leave(void);
 static void set_state(PplWorkerState state);
 
@@ -79,6 +81,7 @@ pipeline_worker_main(Datum arg)
 		!ppl_process_attach(&self.consumer->process, order.generation))
 		proc_exit(0);
 	self.stops = pg_atomic_read_u32(&self.consumer->stops);
+	self.stuck = ppl_turn_begin(&self);
 	set_state(PPL_WORKER_STARTING);
 	before_shmem_exit(tell_refusal, (Datum) 0);
 
@@ -121,11 +124,12 @@ pipeline_worker_main(Datum arg)
 		else if (ppl_catchup_due(&self))
 			continue;
 		else if (!readable)
-			ppl_process_wait(PPL_SPOOL_OPENS_MS);
+			wait_for_spool();
 		else if (work_once(decoded, end))
 			ppl_process_steady();
 		else
 			sleep_or_leave();
+		ppl_turn_check(&self);
 	}
 }
 
@@ -162,9 +166,15 @@ tell_refusal(int code, Datum arg)
 	LWLockRelease(ppl_shared->lock);
 }
 
+/*
+ * Who comes back to what it could not do stays what it was until it can: then
+ * retry.c or pause.c say so.
+ */
 static void
 set_state(PplWorkerState state)
 {
+	if (self.stuck && (state == PPL_WORKER_STARTING || state == PPL_WORKER_RUNNING))
+		return;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	ppl_consumer_set_state(self.consumer, state);
 	LWLockRelease(ppl_shared->lock);
@@ -316,10 +326,12 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	PplBatch   *batch;
 	PplBatchEnd end_of_batch = PPL_BATCH_DONE;
 	bool		any;
+	int64		begun;
 
 	if (ppl_repartition_holds(&self) ||
 		ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
 		return true;
+	begun = ppl_clock_us();
 	batch = ppl_batch_create(self.context);
 	batch->backlog = (self.reader == self.backlog);
 	if (!gather(batch, end))
@@ -328,6 +340,8 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		return true;
 	}
 	any = batch->nevents > 0 || batch->has_control;
+	if (any)
+		self.stuck = false;
 
 	if (batch->nevents > 0)
 	{
@@ -339,6 +353,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		{
 			ppl_spool_reader_seek(self.reader, batch->end_pos);
 			published(batch);
+			ppl_turn_worked(batch->nevents, begun);
 		}
 		else
 			ppl_spool_reader_seek(self.reader, batch->begin_pos);
@@ -484,25 +499,43 @@ caught_up(XLogRecPtr decoded, PplSpoolPos end)
 }
 
 /*
- * Wait for capture to wake us; leave if nothing comes for long.
+ * Capture replaces the spool, for which it may need a process itself.
+ */
+static void
+wait_for_spool(void)
+{
+	ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
+	ppl_process_wait_spare(PPL_SPOOL_OPENS_MS);
+}
+
+/*
+ * Wait for capture to wake us; leave if nothing comes for long, or somebody else
+ * needs the process.
  */
 static void
 sleep_or_leave(void)
 {
 	int64		begin = ppl_clock_ms();
+	bool		done = ppl_consumer_all_done(self.consumer);
+
+	/* what it could not do is not to be done any more */
+	self.stuck = false;
+	if (done && (self.consumer->state == PPL_WORKER_FAILED ||
+				 self.consumer->state == PPL_WORKER_RETRYING))
+		set_state(PPL_WORKER_RUNNING);
 
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(true);
+	if (done)
+		ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
 	if (ppl_guc_worker_idle_timeout == 0)
 	{
-		ppl_process_wait(-1);
+		ppl_process_wait_spare(-1);
 		return;
 	}
-	ppl_process_wait(ppl_guc_worker_idle_timeout);
+	ppl_process_wait_spare(ppl_guc_worker_idle_timeout);
 	if (ppl_clock_ms() - begin >= ppl_guc_worker_idle_timeout &&
 		ppl_consumer_all_done(self.consumer))
-	{
-		set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_IDLE);
-		ppl_process_exit();
-	}
+		ppl_turn_leave(&self, self.checkpoint.foreign ? PPL_WORKER_LOST :
+					   PPL_WORKER_IDLE);
 }

@@ -350,3 +350,32 @@ resume(PplWorker *worker)
 	ConditionVariableBroadcast(&worker->db->changed);
 	ereport(LOG, (errmsg("pipeline \"%s\" goes on", worker->name)));
 }
+
+/*
+ * What the next worker has to know of a pause, and of the dead letters.
+ */
+void
+ppl_pause_hand_over(PplTurn *turn)
+{
+	int64		added = ppl_policy_letters();
+
+	turn->probings = self.probings;
+	turn->letters_open = self.counted ? self.open + added : -1;
+	turn->letters_oldest = self.open == 0 ? GetCurrentTimestamp() : self.oldest;
+}
+
+/*
+ * Go on where a predecessor left; it had paused if there is a reason, and the time
+ * until the next look is over.
+ */
+void
+ppl_pause_take_over(const PplTurn *turn, int reason)
+{
+	self.paused = self.look = reason != 0;
+	self.reason = reason;
+	self.schema = reason == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	self.probings = turn->probings;
+	self.counted = turn->letters_open >= 0;
+	self.open = Max(turn->letters_open, 0);
+	self.oldest = turn->letters_oldest;
+}

@@ -275,6 +275,40 @@ load_upserts(PplProgram *program)
 	}
 }
 
+/* What the stages run now, and whether that is what they are said to run. */
+static void
+load_bodies(PplProgram *program)
+{
+	List	   *stages = program->pipeline->stages;
+
+	program->nbodies = list_length(stages);
+	program->bodies = palloc0((program->nbodies + 1) * sizeof(PplBody *));
+	for (int i = 0; i < program->nbodies; i++)
+	{
+		const PplStage *stage = list_nth(stages, i);
+
+		program->bodies[i] = ppl_version_body(program->pipeline, stage->handler,
+											  stage->query);
+		program->replaced |= stage->body_md5 == NULL ||
+			strcmp(stage->body_md5, program->bodies[i]->md5) != 0;
+	}
+}
+
+/*
+ * Did all that ran since the program was loaded run the code that it was loaded
+ * with?  A function may be replaced while a batch calls it.
+ */
+bool
+ppl_program_holds(const PplProgram *program)
+{
+	for (int i = 0; i < program->nbodies; i++)
+	{
+		if (!ppl_version_holds(program->bodies[i]))
+			return false;
+	}
+	return true;
+}
+
 /*
  * Load and compile a definition for events that see version; it lives below
  * parent, but only once it is complete.  Returns NULL if the definition is
@@ -311,6 +345,7 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 		program->stage_plans = palloc0((program->statement->nstages + 1) *
 									   sizeof(SPIPlanPtr));
 		load_upserts(program);
+		load_bodies(program);
 		watch_relations(program);
 		MemoryContextSetParent(context, parent);
 	}

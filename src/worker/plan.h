@@ -8,6 +8,7 @@
 #include "executor/spi.h"
 #include "storage/lockdefs.h"
 
+#include "catalog/version.h"
 #include "worker/compile.h"
 #include "worker/digest.h"
 #include "worker/gather.h"
@@ -44,6 +45,10 @@ typedef struct PplProgram
 	SPIPlanPtr	large_plan;
 	SPIPlanPtr *stage_plans;	/* [k] of the first k stages, or NULL */
 	List	   *old_layouts;	/* of old.c, as they were needed */
+	int			nbodies;
+	PplBody   **bodies;			/* of the stages, as they were when it was
+								 * loaded */
+	bool		replaced;		/* a body is not that of the stage's version */
 	PplRowMapper *rows;			/* from the layouts of events to source_desc */
 } PplProgram;
 
@@ -61,6 +66,7 @@ extern PplProgram *ppl_program_load(MemoryContext parent, int pipeline_id,
 									int version);
 extern bool ppl_program_lock(const PplProgram *program, Oid source,
 							 PplBusy *busy);
+extern bool ppl_program_holds(const PplProgram *program);
 extern void ppl_program_begin(PplProgram *program);
 extern void ppl_program_free(PplProgram *program);
 extern void ppl_program_run(PplProgram *program, const PplBatch *batch,

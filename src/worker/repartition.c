@@ -40,6 +40,7 @@
 #include "worker/pause.h"
 #include "worker/repartition.h"
 #include "worker/supersede.h"
+#include "worker/turn.h"
 
 /* State of this worker. */
 static struct
@@ -58,7 +59,6 @@ typedef enum Passage
 } Passage;
 
 static bool open_barrier(PplWorker *worker, int version);
-static bool processes_lack(void);
 
 /* The transaction that said so did not commit. */
 static void
@@ -85,6 +85,7 @@ retire(PplWorker *worker)
 	self.retiring = worker->consumer;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	worker->consumer->retired = true;
+	pg_atomic_write_u32(&worker->db->retired, 1);
 	LWLockRelease(ppl_shared->lock);
 }
 
@@ -320,35 +321,13 @@ ppl_repartition_holds(PplWorker *worker)
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
 	ConditionVariableBroadcast(&worker->db->changed);
-	ppl_process_wait(ppl_guc_worker_idle_timeout == 0 ? -1 :
-					 ppl_guc_worker_idle_timeout);
-	if (processes_lack() || (ppl_guc_worker_idle_timeout > 0 &&
-							 ppl_clock_ms() - begin >= ppl_guc_worker_idle_timeout))
-	{
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		ppl_consumer_set_state(worker->consumer, PPL_WORKER_IDLE);
-		LWLockRelease(ppl_shared->lock);
-		ppl_process_exit();
-	}
+	ppl_turn_spare(worker, 0, pg_atomic_read_u32(&worker->consumer->repairs));
+	ppl_process_wait_spare(ppl_guc_worker_idle_timeout == 0 ? -1 :
+						   ppl_guc_worker_idle_timeout);
+	if (ppl_guc_worker_idle_timeout > 0 &&
+		ppl_clock_ms() - begin >= ppl_guc_worker_idle_timeout)
+		ppl_turn_leave(worker, PPL_WORKER_IDLE);
 	return true;
-}
-
-/* Did the launcher find no process for somebody? */
-static bool
-processes_lack(void)
-{
-	bool		lack = false;
-
-	LWLockAcquire(ppl_shared->lock, LW_SHARED);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
-	{
-		const PplConsumer *consumer = &ppl_shared->consumers[i];
-
-		lack |= OidIsValid(consumer->dboid) && !consumer->dropped &&
-			consumer->state == PPL_WORKER_WAITING;
-	}
-	LWLockRelease(ppl_shared->lock);
-	return lack;
 }
 
 /*
@@ -365,6 +344,7 @@ ppl_repartition_over(PplWorker *worker, const PplPipeline *pipeline)
 		return false;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	worker->consumer->retired = true;
+	pg_atomic_write_u32(&worker->db->retired, 1);
 	LWLockRelease(ppl_shared->lock);
 	return true;
 }

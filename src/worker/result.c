@@ -42,6 +42,8 @@ static void begin_record(BatchResult *result, PplPosition before,
 						 TimestampTz started_at, int attempts);
 static void begin_lineage(BatchResult *result);
 static PplLineageChange change_of(const PplProducedRow *row);
+static void note_version(PplWorker *worker, const PplBatch *batch,
+						 PplPosition before);
 static void add_event(BatchResult *result, int ordinal);
 
 /*
@@ -88,10 +90,23 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 	ppl_deadletter_store(worker, batch, result.rendered, keys);
 	if (result.lineage && result.txn != NULL)
 		result.record.lineage = ppl_lineage_finish(result.lineage);
+	if (!redrive)
+		note_version(worker, batch, before);
 	batch_id = ppl_checkpoint_record(&result.record);
 	if (redrive)
 		ppl_deadletter_redriven(worker, batch, batch_id);
 	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Where the versions of the stages that run now begin, as far as this worker goes. */
+static void
+note_version(PplWorker *worker, const PplBatch *batch, PplPosition before)
+{
+	const PplPipeline *pipeline = worker->program->pipeline;
+
+	if (worker->code_version != pipeline->version)
+		ppl_version_reached(pipeline, worker->code_version, before.commit_lsn,
+							batch->txns[0].commit_lsn);
 }
 
 /*
@@ -130,6 +145,7 @@ begin_record(BatchResult *result, PplPosition before, TimestampTz started_at,
 
 	record->place = result->worker->place;
 	record->version = result->worker->program->version;
+	record->code_version = pipeline->version;
 	record->redrive = result->redrive;
 	record->before = before;
 	record->position = batch->last;

@@ -6,6 +6,7 @@
 #include "base/compat.h"
 
 #include "base/guc.h"
+#include "worker/turn.h"
 #include "worker/worker.h"
 
 /*
@@ -59,5 +60,6 @@ ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
 	if (request->born)
 		request->done = worker->checkpoint.position;
 	request->max_rows = ppl_guc_batch_rows;
+	request->enough_rows = ppl_turn_rows();
 	request->max_bytes = (Size) ppl_guc_batch_bytes * 1024;
 }

@@ -25,9 +25,13 @@ typedef struct PplWorker
 	PplSpoolReader *reader;		/* the one of the two that batches come from */
 	PplProgram *program;		/* NULL = not loaded */
 	PplCheckpoint checkpoint;	/* as committed */
+	int			code_version;	/* of the definition that the last batch ran;
+								 * 0 = none yet */
 	XLogRecPtr	slot_lsn;		/* of the slot that was there when it was read */
 	bool		connected;
 	uint32		stops;			/* of the consumer, when this worker began */
+	bool		stuck;			/* its predecessor could not go on, and it has
+								 * not been tried since */
 	bool		stopped;		/* the definition says so, or is gone */
 	uint64		chunks;			/* run so far */
 	int			failures;		/* attempts in a row that had to wait */
