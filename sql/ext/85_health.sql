@@ -298,6 +298,28 @@ FROM _pipeline.patients h
 	) q
 WHERE NOT h.running AND q.queued > 0
 UNION ALL
+-- all workers stand at one place until the last has come there
+SELECT h.name,
+	pg_catalog.format('its change to %s workers waits for partition %s, which is %s', n.workers, n.partition, n.worker_state),
+	n.since,
+	pg_catalog.format('SELECT partition, state, checkpoint FROM pipeline.partitions WHERE pipeline = %L; -- all go on when it has come there', h.name)
+FROM _pipeline.patients h
+	CROSS JOIN LATERAL (
+		SELECT b.workers, k.partition, c.worker_state, w.since
+		FROM _pipeline.worker_states w
+			JOIN _pipeline.checkpoints b
+				ON b.pipeline_id = w.pipeline_id AND b.segment = w.segment AND b.partition = w.partition
+			JOIN _pipeline.checkpoints k
+				ON k.pipeline_id = b.pipeline_id AND k.segment = b.segment AND k.version < b.since
+			JOIN _pipeline.worker_states c
+				ON c.pipeline_id = k.pipeline_id AND c.segment = k.segment AND c.partition = k.partition
+		WHERE w.pipeline_id = h.pipeline_id AND w.barrier
+			AND c.worker_state IN ('failed', 'paused', 'retrying', 'waiting')
+		ORDER BY w.since, k.partition
+		LIMIT 1
+	) n
+WHERE h.running
+UNION ALL
 SELECT h.name,
 	pg_catalog.format('it is %s, and holds %s', h.state, m.held),
 	CASE WHEN h.running THEN h.since

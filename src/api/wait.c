@@ -159,6 +159,7 @@ is_processed(Workers *workers, XLogRecPtr lsn)
 		PplConsumer *consumer = lfirst(lc);
 
 		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
+			consumer->retired ||
 			consumer->place.pipeline_id != workers->pipeline_id ||
 			TransactionIdIsValid(consumer->reserved_by))
 			continue;

@@ -16,9 +16,7 @@
 
 #define PPL_MAX_DATABASES	1024
 #define PPL_MAX_SEGMENTS	65536
-#define PPL_MAX_BATCH_ROWS	1000000
 #define PPL_MAX_WINDOW		100000
-#define PPL_MAX_BATCH_KB	(1024 * 1024)
 
 int			ppl_guc_batch_bytes = 16 * 1024;
 int			ppl_guc_batch_rows = 10000;
@@ -45,7 +43,7 @@ ppl_guc_define(void)
 							"Events that one statement takes, in bytes of their rows",
 							"A larger transaction is taken in several statements.",
 							&ppl_guc_batch_bytes,
-							16 * 1024, 64, PPL_MAX_BATCH_KB,
+							16 * 1024, PPL_MIN_BATCH_KB, PPL_MAX_BATCH_KB,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("pipeline.batch_rows",

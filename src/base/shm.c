@@ -143,6 +143,7 @@ database_reset(PplDatabase *db)
 	pg_atomic_init_u64(&db->confirmed_lsn, 0);
 	pg_atomic_init_u64(&db->wanted_lsn, 0);
 	pg_atomic_init_u32(&db->mover_wanted, 0);
+	pg_atomic_init_u32(&db->retired, 0);
 	pg_atomic_init_u32(&db->has_consumers, 0);
 	pg_atomic_init_u32(&db->capture_asleep, 0);
 	pg_atomic_init_u32(&db->has_stuck, 0);
@@ -324,7 +325,9 @@ free_reservations(void)
 			TransactionIdDidCommit(xid))
 			continue;
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		if (consumer->reserved_by == xid)
+		if (consumer->reserved_by == xid && consumer->retired)
+			consumer->reserved_by = InvalidTransactionId;	/* capture drops it */
+		else if (consumer->reserved_by == xid)
 			consumer->dboid = InvalidOid;
 		LWLockRelease(ppl_shared->lock);
 	}
@@ -339,25 +342,44 @@ free_reservations(void)
 bool
 ppl_consumer_reserve(PplPlace place, TransactionId xid)
 {
-	PplConsumer *consumer = NULL;
+	PplConsumer *consumer;
 
-	for (int attempt = 1; attempt <= 2 && consumer == NULL; attempt++)
+	free_reservations();
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	consumer = ppl_consumer_find(MyDatabaseId, place);
+	if (consumer == NULL)
 	{
-		if (attempt == 2)
-			free_reservations();
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		consumer = ppl_consumer_find(MyDatabaseId, place);
-		if (consumer == NULL)
-		{
-			consumer = ppl_consumer_create(MyDatabaseId, place);
-			if (consumer != NULL)
-				consumer->reserved_by = xid;
-		}
-		else if (TransactionIdIsValid(consumer->reserved_by))
+		consumer = ppl_consumer_create(MyDatabaseId, place);
+		if (consumer != NULL)
 			consumer->reserved_by = xid;
-		LWLockRelease(ppl_shared->lock);
 	}
+	else if (consumer->retired && !TransactionIdIsValid(consumer->reserved_by))
+		consumer->reserved_by = xid;
+	LWLockRelease(ppl_shared->lock);
 	return consumer != NULL;
+}
+
+/*
+ * The workers of a segment need not wait for each other any more: have them look
+ * for themselves, or be started.  Takes shared->lock.
+ */
+void
+ppl_consumer_open_barrier(Oid dboid, PplPlace place)
+{
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < ppl_shared->nused; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid != dboid || !consumer->barrier ||
+			consumer->place.pipeline_id != place.pipeline_id ||
+			consumer->place.segment != place.segment)
+			continue;
+		consumer->barrier = false;
+		ppl_wake(&consumer->process.procno);
+	}
+	LWLockRelease(ppl_shared->lock);
+	ppl_wake_launcher();
 }
 
 /*
