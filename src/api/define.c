@@ -28,9 +28,11 @@
 #include "api/args.h"
 #include "api/check.h"
 #include "api/preflight.h"
+#include "api/segments.h"
 #include "api/upserts.h"
 #include "base/event.h"
 #include "base/control.h"
+#include "catalog/log.h"
 #include "catalog/names.h"
 #include "catalog/source.h"
 #include "catalog/sql.h"
@@ -261,6 +263,8 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 	char	   *kind = ppl_args_text(fcinfo, 2, "kind");
 	char	   *handler;
 	char	   *query = ppl_args_text_or_null(fcinfo, 4);
+	bool		isolate = ppl_args_bool(fcinfo, 5, "isolate");
+	int			segment;
 	PplPipeline *pipeline;
 	PplSqlResult *rows;
 
@@ -271,6 +275,7 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
 	ppl_check_same_path(pipeline);
+	segment = ppl_segments_of_stage(pipeline, isolate);
 	ppl_access_bump_version(pipeline);
 
 	{
@@ -284,13 +289,15 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 			ppl_sql_arg_int(ppl_args_int(fcinfo, 9, "max_attempts")),
 			PG_ARGISNULL(10) ? ppl_sql_arg_null(INTERVALOID) :
 			ppl_sql_arg(INTERVALOID, PG_GETARG_DATUM(10)),
+			ppl_sql_arg_bool(isolate),
+			ppl_sql_arg_int(segment),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_STAGES
 						   " (pipeline_id, position, name, kind, handler, query,"
-						   " isolate, workers, on_error, max_attempts, timeout)"
+						   " isolate, segment, workers, on_error, max_attempts, timeout)"
 						   " SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4,"
-						   " $5, false, 1, $6, $7, $8"
+						   " $5, $9, $10, 1, $6, $7, $8"
 						   " FROM " PPL_STAGES " WHERE pipeline_id = $1"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING stage_id",
@@ -332,8 +339,6 @@ check_stage_options(FunctionCallInfo fcinfo)
 				 errmsg("a stage needs a handler or a query"),
 				 errdetail(PG_ARGISNULL(3) ? "Neither is given." : "Both are given."),
 				 errhint("Give handler => 'function(row type)' or query => 'SELECT ... FROM event'.")));
-	if (ppl_args_bool(fcinfo, 5, "isolate"))
-		refuse_yet("isolate", "true", "false");
 	check_positive("workers", workers);
 	if (workers > 1)
 		refuse_yet("workers", psprintf("%d", workers), "1");
@@ -389,13 +394,20 @@ handler_signature(FunctionCallInfo fcinfo, int argno)
 static void
 finish_change(PplPipeline *pipeline, bool check)
 {
+	PplPipeline before = *pipeline;
+
 	*pipeline = *ppl_access_reload(pipeline);
+	ppl_segments_check(&before, pipeline);
 	if (check)
 	{
+		ppl_logs_settle(pipeline);
 		ppl_check_chain(pipeline);
 		ppl_upserts_settle(pipeline);
 	}
+	else
+		ppl_logs_drop(pipeline, false);
 	ppl_access_announce(pipeline);
+	ppl_segments_change(&before, pipeline);
 }
 
 static PplSqlArg
@@ -419,12 +431,11 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 	char	   *name = ppl_args_text_or_null(fcinfo, 2);
 	char	   *transform;
 	char	   *mode;
+	bool		isolate = ppl_args_bool(fcinfo, 6, "isolate");
 	PplPipeline *pipeline;
 	PplSqlResult *rows;
 
 	PreventCommandIfReadOnly("pipeline.add_output");
-	if (ppl_args_bool(fcinfo, 6, "isolate"))
-		refuse_yet("isolate", "true", "false");
 	transform = handler_signature(fcinfo, 3);
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
@@ -451,12 +462,15 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(target_name),
 			ppl_sql_arg_text(mode),
 			text_array_arg(fcinfo, 5),
+			ppl_sql_arg_bool(isolate),
+			isolate ? ppl_sql_arg_int(ppl_segments_take_number(pipeline)) :
+			ppl_sql_arg_null(INT4OID),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_OUTPUTS
 						   " (pipeline_id, name, target, transform, mode,"
-						   " isolate, since, target_name, key)"
-						   " VALUES ($1, $2, $3, $4, $7, false, $5, $6, $8)"
+						   " isolate, since, target_name, key, segment)"
+						   " VALUES ($1, $2, $3, $4, $7, $9, $5, $6, $8, $10)"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING output_id",
 						   lengthof(args), args);
@@ -519,6 +533,7 @@ pipeline_drop_stage(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("pipeline.drop_stage");
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
+	ppl_segments_join(pipeline, name);
 	{
 		PplSqlArg	args[] = {
 			ppl_sql_arg_int(pipeline->pipeline_id),
@@ -636,6 +651,7 @@ pipeline_drop_pipeline(PG_FUNCTION_ARGS)
 						   " WHERE pipeline_id = $1",
 						   lengthof(args), args);
 	}
+	ppl_logs_drop(pipeline, true);
 	ppl_access_audit(pipeline, "drop_pipeline", NULL);
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
 	ppl_access_tell(pipeline, PPL_CONTROL_DROP);

@@ -31,9 +31,12 @@
 PPL_FUNCTION(pipeline_wait_for);
 
 static TimestampTz wait_until(FunctionCallInfo fcinfo, int argno);
-static bool wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
+static bool wait_processed(PplDatabase *db, const PplPipeline *pipeline,
+						   XLogRecPtr lsn, TimestampTz until);
+static XLogRecPtr handed_over(int32 pipeline_id, int32 segment);
+static bool wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 						   TimestampTz until);
-static bool is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn);
+static bool is_processed(PplDatabase *db, PplPlace place, XLogRecPtr lsn);
 
 /*
  * pipeline.wait_for(name text, lsn pg_lsn, timeout interval)
@@ -73,7 +76,7 @@ pipeline_wait_for(PG_FUNCTION_ARGS)
 
 	/* Whatever is visible to somebody by now has its commit before this. */
 	lsn = PG_ARGISNULL(1) ? GetXLogInsertRecPtr() : PG_GETARG_LSN(1);
-	PG_RETURN_BOOL(wait_processed(db, pipeline->pipeline_id,
+	PG_RETURN_BOOL(wait_processed(db, pipeline,
 								  ppl_wake_record_end(lsn), until));
 }
 
@@ -88,8 +91,61 @@ wait_until(FunctionCallInfo fcinfo, int argno)
 												   IntervalPGetDatum(PG_GETARG_INTERVAL_P(argno))));
 }
 
+/*
+ * Wait for the workers, in the order of segments: those that read the source up to
+ * lsn, each further one up to the end of what the one before has committed by then.
+ */
 static bool
-wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
+wait_processed(PplDatabase *db, const PplPipeline *pipeline, XLogRecPtr lsn,
+			   TimestampTz until)
+{
+	List	   *shares = ppl_definition_shares(pipeline);
+	ListCell   *lc;
+
+	foreach(lc, shares)
+	{
+		const PplShare *share = lfirst(lc);
+		XLogRecPtr	upto = share->upstream == 0 ? lsn :
+		handed_over(pipeline->pipeline_id, share->upstream);
+
+		if (!wait_for_place(db, share->place, upto, until))
+			return false;
+	}
+	return shares != NIL;
+}
+
+/*
+ * Where the last commit of a segment ends.  Nobody knows if its workers did
+ * nothing since the server was started, or if one has just ended: then anywhere up
+ * to now.
+ */
+static XLogRecPtr
+handed_over(int32 pipeline_id, int32 segment)
+{
+	XLogRecPtr	result = InvalidXLogRecPtr;
+	bool		known = true;
+
+	LWLockAcquire(ppl_shared->lock, LW_SHARED);
+	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+		XLogRecPtr	end;
+
+		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
+			consumer->place.pipeline_id != pipeline_id ||
+			consumer->place.segment != segment)
+			continue;
+		end = pg_atomic_read_u64(&consumer->commit_end);
+		known &= end != InvalidXLogRecPtr;
+		result = Max(result, end);
+	}
+	LWLockRelease(ppl_shared->lock);
+	return known && result != InvalidXLogRecPtr ? result :
+		ppl_wake_record_end(GetXLogInsertRecPtr());
+}
+
+static bool
+wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 			   TimestampTz until)
 {
 	bool		done;
@@ -101,7 +157,7 @@ wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
 		XLogRecPtr	wanted;
 		long		timeout;
 
-		done = is_processed(db, pipeline_id, lsn);
+		done = is_processed(db, place, lsn);
 		if (done)
 			break;
 
@@ -124,13 +180,13 @@ wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
 }
 
 /*
- * Has every worker of a pipeline done all commits up to lsn?  First what is
+ * Has every worker of a segment done all commits up to lsn?  First what is
  * decoded, then what is done: a worker counts as having done it all when
  * nothing of what was decoded is left for it.  A new capture takes decoded_lsn
  * back before it moves the workers to its new spool, so that is read again.
  */
 static bool
-is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
+is_processed(PplDatabase *db, PplPlace place, XLogRecPtr lsn)
 {
 	bool		found = false;
 	bool		behind = false;
@@ -145,7 +201,8 @@ is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 
 		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
-			consumer->place.pipeline_id != pipeline_id ||
+			consumer->place.pipeline_id != place.pipeline_id ||
+			consumer->place.segment != place.segment ||
 			TransactionIdIsValid(consumer->reserved_by))
 			continue;
 		found = true;

@@ -483,7 +483,10 @@ ppl_filter_publish(bool within)
 
 		source = hash_search(self.sources, &consumer->source, HASH_FIND, NULL);
 		if (source != NULL && source->touched)
+		{
+			ppl_atomic_max(&consumer->shared->events_pos, source->last_pos);
 			pending = Max(pending, source->last_pos);
+		}
 		if (pending == 0)
 			continue;
 		consumer->control_pos = 0;

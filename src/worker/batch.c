@@ -418,7 +418,7 @@ load_program(Attempt *attempt)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	ppl_program_free(worker->program);
 	worker->program = NULL;
-	worker->program = ppl_program_load(worker->context, worker->pipeline_id,
+	worker->program = ppl_program_load(worker->context, worker->place,
 									   worker->checkpoint.version);
 	ppl_checkpoint_load(worker->place, &checkpoint);
 	PopActiveSnapshot();

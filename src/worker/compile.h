@@ -60,6 +60,7 @@ typedef struct PplStatement
 	bool		marks;			/* its texts have a parameter $1, bigint: with
 								 * ppl_mark_key() the rows of all outputs are
 								 * marked */
+	PplShape   *hand;			/* what is handed over, NULL = nothing */
 	List	   *relids;			/* tables and types that the text depends on:
 								 * compile again when one is invalidated */
 } PplStatement;

@@ -20,7 +20,8 @@
 #include "worker/old.h"
 #include "worker/policy.h"
 
-#define LETTER_COLUMNS		20
+#define LETTER_COLUMNS		21
+#define LETTER_ARGS			5	/* that are the same for all */
 #define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
 #define LETTERS_SLICE		32	/* queued ones that are read at once */
@@ -81,7 +82,7 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 {
 	PplPipeline *pipeline = worker->program->pipeline;
 	const PplEvent *event = &batch->events[ordinal - 1];
-	const PplBatchTxn *txn = &batch->txns[event->txn];
+	const PplOriginId *origin = &event->origin;
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	PplStage   *stage = outcome->stage > 0 ?
 	list_nth(pipeline->stages, outcome->stage - 1) : NULL;
@@ -96,10 +97,10 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		context_of(error, rendered),
 		ppl_sql_arg_text(ppl_event_operation(event->kind)),
 		jsonb_or_null(rendered->row),
-		ppl_sql_arg(LSNOID, LSNGetDatum(txn->commit_lsn)),
-		ppl_sql_arg_int(event->seq),
-		ppl_sql_arg(XIDOID, TransactionIdGetDatum(txn->xid)),
-		ppl_sql_arg(TIMESTAMPTZOID, TimestampTzGetDatum(txn->committed_at)),
+		ppl_sql_arg(LSNOID, LSNGetDatum(origin->commit_lsn)),
+		ppl_sql_arg_int(origin->seq),
+		ppl_sql_arg(XIDOID, TransactionIdGetDatum(origin->xid)),
+		ppl_sql_arg(TIMESTAMPTZOID, TimestampTzGetDatum(origin->committed_at)),
 		ppl_sql_arg_int(event->attempts + 1),
 		text_or_null(error && stage == NULL && outcome->output >= 0 ?
 					 worker->program->statement->outputs[outcome->output]->name :
@@ -108,7 +109,8 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		jsonb_or_null(rendered->old),
 		digest_or_null(keys && keys->has_row, keys ? &keys->row : NULL),
 		digest_or_null(keys && keys->owes_removal, keys ? &keys->removal : NULL),
-		ppl_sql_arg_bool(keys && keys->superseded)
+		ppl_sql_arg_bool(keys && keys->superseded),
+		ppl_sql_arg_int(origin->part)
 	};
 
 	for (int i = 0; i < LETTER_COLUMNS; i++)
@@ -122,30 +124,32 @@ static void
 write_letters(Letters *letters, PplWorker *worker)
 {
 	PplPipeline *pipeline = worker->program->pipeline;
-	PplSqlArg	args[3 + LETTER_COLUMNS];
+	PplSqlArg	args[LETTER_ARGS + LETTER_COLUMNS];
 
 	if (letters->count == 0)
 		return;
 	args[0] = ppl_sql_arg_int(pipeline->pipeline_id);
 	args[1] = ppl_sql_arg_int(worker->program->version);
-	args[2] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->source));
+	args[2] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->origin));
+	args[3] = ppl_sql_arg_int(pipeline->segment);
+	args[4] = ppl_sql_arg_bool(pipeline->hand != NULL);
 	for (int i = 0; i < LETTER_COLUMNS; i++)
-		args[3 + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
+		args[LETTER_ARGS + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
 	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
-					   " (pipeline_id, version, source, stage_id, stage, kind, reason,"
+					   " (pipeline_id, version, source, segment, handing,"
+					   "  stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
 					   "  committed_at, attempts, output, flaw, old_event,"
-					   "  source_digest, removal_digest, superseded)"
-					   " SELECT $1, $2, $3, l.* FROM ROWS FROM (pg_catalog.unnest($4),"
-					   "  pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),"
-					   "  pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
-					   "  pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13),"
-					   "  pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16),"
-					   "  pg_catalog.unnest($17), pg_catalog.unnest($18),"
-					   "  pg_catalog.unnest($19), pg_catalog.unnest($20),"
-					   "  pg_catalog.unnest($21), pg_catalog.unnest($22),"
-					   "  pg_catalog.unnest($23)) AS l"
-					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
+					   "  source_digest, removal_digest, superseded, part)"
+					   " SELECT $1, $2, $3, $4, $5, l.* FROM ROWS FROM ("
+					   "  pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8),"
+					   "  pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11),"
+					   "  pg_catalog.unnest($12), pg_catalog.unnest($13), pg_catalog.unnest($14),"
+					   "  pg_catalog.unnest($15), pg_catalog.unnest($16), pg_catalog.unnest($17),"
+					   "  pg_catalog.unnest($18), pg_catalog.unnest($19), pg_catalog.unnest($20),"
+					   "  pg_catalog.unnest($21), pg_catalog.unnest($22), pg_catalog.unnest($23),"
+					   "  pg_catalog.unnest($24), pg_catalog.unnest($25), pg_catalog.unnest($26)) AS l"
+					   " ON CONFLICT (pipeline_id, segment, commit_lsn, seq, part) DO UPDATE SET"
 					   "  version = excluded.version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
 					   "  reason = excluded.reason, sqlstate = excluded.sqlstate,"
@@ -153,6 +157,7 @@ write_letters(Letters *letters, PplWorker *worker)
 					   "  failed_at = excluded.failed_at, attempts = excluded.attempts,"
 					   "  output = excluded.output,"
 					   "  removal_digest = excluded.removal_digest,"
+					   "  handing = excluded.handing,"
 					   "  state = 'open', queued = false",
 					   lengthof(args), args);
 	letters->count = 0;
@@ -228,7 +233,9 @@ enum
 	QUEUED_OPERATION,
 	QUEUED_OLD_EVENT,
 	QUEUED_SUPERSEDED,
-	QUEUED_OWES_REMOVAL
+	QUEUED_OWES_REMOVAL,
+	QUEUED_PART,
+	QUEUED_HANDING
 };
 
 /* A row that it has, or 0. */
@@ -318,7 +325,9 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 						restored->old, restored->row);
 
 	event = &batch->events[batch->nevents - 1];
+	event->origin.part = ppl_sql_int(letters, i, QUEUED_PART);
 	event->in_old = restored->in_old;
+	event->was_handing = ppl_sql_bool(letters, i, QUEUED_HANDING);
 	event->superseded = ppl_sql_bool(letters, i, QUEUED_SUPERSEDED);
 	event->removed = !ppl_sql_bool(letters, i, QUEUED_OWES_REMOVAL);
 	event->dead_letter_id = DatumGetInt64(ppl_sql_value(letters, i, QUEUED_ID));
@@ -329,25 +338,28 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 }
 
 /*
- * The next queued dead letters after a position, in event order, locked.
+ * The next queued dead letters of this segment after an event and its part, in event
+ * order, locked.
  */
 static PplSqlResult *
-read_queued(PplWorker *worker, PplPosition after, int limit)
+read_queued(PplWorker *worker, PplPosition after, int part, int limit)
 {
 	PplSqlArg	args[] = {
 		ppl_sql_arg_int(worker->pipeline_id),
 		ppl_sql_arg(LSNOID, LSNGetDatum(after.commit_lsn)),
 		ppl_sql_arg_int(after.seq),
 		ppl_sql_arg_int(limit),
+		ppl_sql_arg_int(worker->place.segment),
+		ppl_sql_arg_int(part),
 	};
 
 	return ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
 					   " committed_at, attempts, flaw, operation, old_event,"
-					   " superseded, removal_digest IS NOT NULL"
+					   " superseded, removal_digest IS NOT NULL, part, handing"
 					   " FROM " PPL_DEAD_LETTERS
-					   " WHERE pipeline_id = $1 AND queued"
-					   " AND (commit_lsn, seq) > ($2, $3)"
-					   " ORDER BY commit_lsn, seq LIMIT $4 FOR UPDATE",
+					   " WHERE pipeline_id = $1 AND segment = $5 AND queued"
+					   " AND (commit_lsn, seq, part) > ($2, $3, $6)"
+					   " ORDER BY commit_lsn, seq, part LIMIT $4 FOR UPDATE",
 					   lengthof(args), args);
 }
 
@@ -363,6 +375,7 @@ ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit,
 						   Size max_bytes, bool careful)
 {
 	PplPosition after = {InvalidXLogRecPtr, 0};
+	int			part = 0;
 	Size		bytes = 0;
 	int			taken = 0;
 	int			slice = 1;
@@ -370,7 +383,7 @@ ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit,
 
 	while (more && taken < limit && bytes < max_bytes)
 	{
-		PplSqlResult *letters = read_queued(worker, after, slice);
+		PplSqlResult *letters = read_queued(worker, after, part, slice);
 
 		for (int64 i = 0; i < letters->nrows && bytes < max_bytes; i++)
 		{
@@ -378,6 +391,7 @@ ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit,
 
 			after.commit_lsn = DatumGetLSN(ppl_sql_value(letters, i, QUEUED_LSN));
 			after.seq = ppl_sql_int(letters, i, QUEUED_SEQ);
+			part = ppl_sql_int(letters, i, QUEUED_PART);
 			bytes += size_of(jsonb_of(letters, i, QUEUED_EVENT)) +
 				size_of(jsonb_of(letters, i, QUEUED_OLD_EVENT));
 			if (restore(worker, batch, letters, i, careful, &restored))
@@ -401,15 +415,17 @@ ppl_deadletter_redriven(PplWorker *worker, const PplBatch *batch, int64 batch_id
 	PplSqlArg  *ids = palloc(batch->nevents * sizeof(PplSqlArg));
 	PplSqlArg  *lsns = palloc(batch->nevents * sizeof(PplSqlArg));
 	PplSqlArg  *seqs = palloc(batch->nevents * sizeof(PplSqlArg));
-	PplSqlArg	args[4];
+	PplSqlArg  *parts = palloc(batch->nevents * sizeof(PplSqlArg));
+	PplSqlArg	args[6];
 	int			done = 0;
 
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		const PplEvent *event = &batch->events[i];
 
-		lsns[i] = ppl_sql_arg(LSNOID, LSNGetDatum(batch->txns[event->txn].commit_lsn));
-		seqs[i] = ppl_sql_arg_int(event->seq);
+		lsns[i] = ppl_sql_arg(LSNOID, LSNGetDatum(event->origin.commit_lsn));
+		seqs[i] = ppl_sql_arg_int(event->origin.seq);
+		parts[i] = ppl_sql_arg_int(event->origin.part);
 		if (ppl_outcome_of(i + 1)->fate == PPL_FATE_OPEN)
 			ids[done++] = ppl_sql_arg(INT8OID, Int64GetDatum(event->dead_letter_id));
 	}
@@ -425,12 +441,14 @@ ppl_deadletter_redriven(PplWorker *worker, const PplBatch *batch, int64 batch_id
 	args[0] = ppl_sql_arg_int(worker->pipeline_id);
 	args[1] = ppl_sql_arg_array(lsns, batch->nevents);
 	args[2] = ppl_sql_arg_array(seqs, batch->nevents);
-	args[3] = ppl_sql_arg(INT8OID, Int64GetDatum(batch_id));
+	args[3] = ppl_sql_arg_array(parts, batch->nevents);
+	args[4] = ppl_sql_arg(INT8OID, Int64GetDatum(batch_id));
+	args[5] = ppl_sql_arg_int(worker->place.segment);
 	(void) ppl_sql_run("INSERT INTO " PPL_RERUNS
-					   " (pipeline_id, commit_lsn, seq, batch_id)"
-					   " SELECT $1, e.*, $4 FROM ROWS FROM (pg_catalog.unnest($2),"
-					   "  pg_catalog.unnest($3)) AS e"
-					   " ON CONFLICT (pipeline_id, commit_lsn, seq)"
+					   " (pipeline_id, segment, commit_lsn, seq, part, batch_id)"
+					   " SELECT $1, $6, e.*, $5 FROM ROWS FROM (pg_catalog.unnest($2),"
+					   "  pg_catalog.unnest($3), pg_catalog.unnest($4)) AS e"
+					   " ON CONFLICT (pipeline_id, segment, commit_lsn, seq, part)"
 					   " DO UPDATE SET batch_id = excluded.batch_id",
 					   lengthof(args), args);
 }

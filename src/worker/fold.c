@@ -117,7 +117,7 @@ static PplPosition
 position_of(const Fold *fold, int ordinal)
 {
 	const PplEvent *event = &fold->batch->events[ordinal - 1];
-	PplPosition position = {fold->batch->txns[event->txn].commit_lsn, event->seq};
+	PplPosition position = {event->origin.commit_lsn, event->origin.seq};
 
 	return position;
 }

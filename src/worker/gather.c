@@ -105,6 +105,12 @@ ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 	event->kind = header->kind;
 	event->seq = header->seq;
 	event->txn = batch->ntxns - 1;
+	event->origin.commit_lsn = header->commit_lsn;
+	event->origin.committed_at = header->committed_at;
+	event->origin.xid = header->xid;
+	event->origin.seq = header->seq;
+	event->origin.part = 1;
+	event->origin.operation = header->kind;
 	event->desc = desc;
 	event->partial = (header->flags & PPL_REC_PARTIAL) != 0;
 	if (header->kind == PPL_REC_DELETE)
@@ -174,6 +180,15 @@ set_control(PplBatch *batch, const PplSpoolRecord *record)
 	batch->control_committed_at = record->header.committed_at;
 	batch->control_position.commit_lsn = record->header.commit_lsn;
 	batch->control_position.seq = record->header.seq;
+}
+
+/* A change of the source is nothing to a segment that does not read that. */
+static bool
+is_of_another_source(const PplSpoolRecord *record,
+					 const PplGatherRequest *request)
+{
+	return record->control.action == PPL_CONTROL_SCHEMA &&
+		record->control.source != request->source;
 }
 
 /*
@@ -270,6 +285,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 
 			(void) ppl_spool_reader_next(reader, end, &record);
 			if (!ppl_control_concerns(&record.control, request->place) ||
+				is_of_another_source(&record, request) ||
 				(!request->born && record.control.action != PPL_CONTROL_BIRTH))
 				continue;
 			if (is_passed(&record, request, open))
@@ -290,6 +306,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			ppl_batch_add_event(batch, &record.header, record.schema->desc,
 								&record.old_tuple, &record.new_tuple);
 			batch->events[batch->nevents - 1].in_old = record.schema->in_old;
+			if ((header.flags & PPL_REC_HANDED) != 0)
+				batch->events[batch->nevents - 1].origin = record.origin;
 			open = true;
 			full = is_full(batch, request) || stands_after(batch, request);
 		}

@@ -177,6 +177,7 @@ load_checkpoint(void)
 {
 	PplPipeline *pipeline;
 	bool		running;
+	XLogRecPtr	end;
 
 	HOLD_CANCEL_INTERRUPTS();
 	SetCurrentStatementStartTimestamp();
@@ -184,10 +185,12 @@ load_checkpoint(void)
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pipeline = ppl_definition_load(self.pipeline_id);
-	running = pipeline != NULL && pipeline->running;
+	running = pipeline != NULL && pipeline->running &&
+		ppl_definition_segment(pipeline, self.place.segment) != NULL;
 	if (running)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
+		self.reads_source = self.consumer->source == pipeline->source;
 		ppl_checkpoint_load(self.place, &self.checkpoint);
 		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
 	}
@@ -198,9 +201,12 @@ load_checkpoint(void)
 
 	/*
 	 * A predecessor may have ended before it told the end of its commit:
-	 * nothing counts as done on the word of a checkpoint that can be lost.
+	 * nothing counts as done on the word of a checkpoint that can be lost.  Nor
+	 * may anybody miss what it handed over.
 	 */
-	XLogFlush(ppl_wake_record_end(GetXLogInsertRecPtr()));
+	end = ppl_wake_record_end(GetXLogInsertRecPtr());
+	XLogFlush(end);
+	ppl_atomic_max(&self.consumer->commit_end, end);
 
 	return running;
 }
@@ -309,7 +315,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	PplBatchEnd end_of_batch = PPL_BATCH_DONE;
 	bool		any;
 
-	if (ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
+	if (self.reads_source && ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
 		return true;
 	batch = ppl_batch_create(self.context);
 	batch->backlog = (self.reader == self.backlog);
@@ -359,6 +365,7 @@ act_on_control(const PplBatch *batch)
 {
 	const PplControl *control = &batch->control;
 	int			version = control->version;
+	PplPipeline *pipeline;
 	bool		gone;
 
 	if (control->action == PPL_CONTROL_REDRIVE &&
@@ -377,7 +384,9 @@ act_on_control(const PplBatch *batch)
 	}
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	gone = ppl_definition_load(self.pipeline_id) == NULL;
+	pipeline = ppl_definition_load(self.pipeline_id);
+	gone = pipeline == NULL ||
+		ppl_definition_segment(pipeline, self.place.segment) == NULL;
 	if (!gone && control->action == PPL_CONTROL_SCHEMA)
 		ppl_schema_reached(&self, batch);
 	if (!gone && control->action == PPL_CONTROL_BIRTH)

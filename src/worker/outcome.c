@@ -125,6 +125,7 @@ ppl_outcome_reset(int first, int last)
 		PplEventOutcome *event = &self.events[i];
 
 		event->rows = event->last_row = event->removed = NULL;
+		event->handed = 0;
 		if (event->excluded)
 			continue;
 		event->reached = 0;
@@ -571,6 +572,21 @@ ppl_outcome_unseen(int ordinal, int output, PplRowChange change, int nkeys,
 		add_removed(event_at(ordinal), row);
 	else
 		add_row(event_at(ordinal), row);
+}
+
+/*
+ * A row of an event is handed over: the how manieth.
+ */
+int
+ppl_outcome_handed(int ordinal, int output)
+{
+	PplEventOutcome *event = event_at(ordinal);
+	PplProducedRow *row = MemoryContextAllocZero(self.context, sizeof(*row));
+
+	row->change = PPL_ROW_WRITTEN;
+	row->output = output;
+	add_row(event, row);
+	return ++event->handed;
 }
 
 /*

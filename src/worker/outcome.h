@@ -53,6 +53,7 @@ typedef struct PplEventOutcome
 	PplProducedRow *rows;		/* in the order they were produced */
 	PplProducedRow *last_row;
 	PplProducedRow *removed;	/* whatever became of its own row */
+	int			handed;			/* rows that were handed over */
 	int			attempts;
 } PplEventOutcome;
 
@@ -86,6 +87,7 @@ extern void ppl_outcome_to_output(int ordinal, int output);
 extern void ppl_outcome_cleared(int ordinal, int output);
 extern void ppl_outcome_unseen(int ordinal, int output, PplRowChange change,
 							   int nkeys, char **key);
+extern int	ppl_outcome_handed(int ordinal, int output);
 extern PplStageTally *ppl_outcome_save_tallies(void);
 extern void ppl_outcome_restore_tallies(const PplStageTally *saved);
 extern void ppl_outcome_end(void);

@@ -215,7 +215,10 @@ breaker_holds(PplWorker *worker)
 static void
 count_letters(PplWorker *worker)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(worker->pipeline_id)};
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(worker->pipeline_id),
+		ppl_sql_arg_int(worker->place.segment),
+	};
 	PplSqlResult *rows;
 
 	SetCurrentStatementStartTimestamp();
@@ -223,7 +226,7 @@ count_letters(PplWorker *worker)
 	HOLD_CANCEL_INTERRUPTS();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = ppl_sql_read("SELECT count(*), min(failed_at) FROM " PPL_DEAD_LETTERS
-						" WHERE pipeline_id = $1 AND state = 'open'",
+						" WHERE pipeline_id = $1 AND segment = $2 AND state = 'open'",
 						lengthof(args), args);
 	self.open = DatumGetInt64(ppl_sql_value(rows, 0, 0));
 	self.oldest = ppl_sql_isnull(rows, 0, 1) ? DT_NOEND :

@@ -74,8 +74,8 @@ halt_error(const PplWorker *worker, const PplBatch *batch, int ordinal)
 	error->sqlerrcode = outcome->error->sqlerrcode;
 	error->message = psprintf("stage \"%s\" halts the pipeline at event (%X/%X, %u): %s",
 							  stage_of(worker, outcome)->name,
-							  LSN_FORMAT_ARGS(batch->txns[event->txn].commit_lsn),
-							  event->seq, outcome->error->message);
+							  LSN_FORMAT_ARGS(event->origin.commit_lsn),
+							  event->origin.seq, outcome->error->message);
 	error->detail = outcome->error->detail ?
 		pstrdup(outcome->error->detail) : NULL;
 	error->hint = psprintf("Mend the stage; SELECT pipeline.restart(%s); tries again at once.",

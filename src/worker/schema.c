@@ -142,7 +142,7 @@ ppl_schema_missed(PplWorker *worker, const PplBatch *batch)
 	PplSqlResult *rows;
 	bool		pauses = false;
 
-	if (!self.reloaded)
+	if (!self.reloaded || !worker->reads_source)
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = ppl_sql_read("SELECT EXISTS (SELECT FROM " PPL_LAYOUTS " l"

@@ -116,24 +116,28 @@ touched_rows(HTAB *table)
 static void
 mark_letters(PplWorker *worker, HTAB *table, bool all)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(worker->pipeline_id), touched_rows(table)};
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(worker->pipeline_id),
+		ppl_sql_arg_int(worker->place.segment),
+		touched_rows(table),
+	};
 	PplSqlResult *rows;
 
 	if (all)
 		(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
 						   " SET superseded = true, removal_digest = NULL"
-						   " WHERE pipeline_id = $1 AND state = 'open'",
-						   1, args);
+						   " WHERE pipeline_id = $1 AND segment = $2 AND state = 'open'",
+						   2, args);
 	else
 		(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
-						   " SET superseded = superseded OR COALESCE(source_digest = ANY ($2), false),"
-						   "  removal_digest = CASE WHEN removal_digest = ANY ($2) THEN NULL"
+						   " SET superseded = superseded OR COALESCE(source_digest = ANY ($3), false),"
+						   "  removal_digest = CASE WHEN removal_digest = ANY ($3) THEN NULL"
 						   "   ELSE removal_digest END"
-						   " WHERE pipeline_id = $1 AND state = 'open'"
-						   " AND (source_digest = ANY ($2) OR removal_digest = ANY ($2))",
+						   " WHERE pipeline_id = $1 AND segment = $2 AND state = 'open'"
+						   " AND (source_digest = ANY ($3) OR removal_digest = ANY ($3))",
 						   lengthof(args), args);
 	rows = ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_DEAD_LETTERS
-					   " WHERE pipeline_id = $1 AND state = 'open')", 1, args);
+					   " WHERE pipeline_id = $1 AND segment = $2 AND state = 'open')", 2, args);
 	self.no_letters = !ppl_sql_bool(rows, 0, 0);
 }
 

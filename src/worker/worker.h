@@ -17,6 +17,7 @@ typedef struct PplWorker
 	PplPlace	place;
 	int			pipeline_id;	/* the one of its place */
 	char	   *name;			/* of the pipeline */
+	bool		reads_source;	/* else what another segment hands over */
 	MemoryContext context;		/* for the worker's life */
 	PplSpoolReader *spool;
 	PplSpoolReader *backlog;

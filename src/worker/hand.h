@@ -1,0 +1,14 @@
+/*
+ * hand.h
+ *		What a segment hands over to those behind it.
+ */
+#ifndef PPL_HAND_H
+#define PPL_HAND_H
+
+#include "worker/plan.h"
+
+extern void ppl_hand_load(PplProgram *program);
+extern void ppl_hand_begin(const PplProgram *program, const PplBatch *batch);
+extern void ppl_hand_write(void);
+
+#endif							/* PPL_HAND_H */
