@@ -182,7 +182,6 @@ check_startable(const PplPipeline *pipeline)
 
 		ppl_check_target(output->target, pipeline->owner, output->name);
 	}
-	ppl_segments_check(pipeline, pipeline);
 	ppl_logs_settle(pipeline);
 	ppl_check_chain(pipeline);
 	ppl_upserts_settle(pipeline);

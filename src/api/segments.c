@@ -35,7 +35,6 @@
 
 static bool lacks(const List *shares, PplPlace place);
 static bool same_stages(const PplPipeline *a, const PplPipeline *b);
-static void check_operations(const PplPipeline *segment);
 static void check_change(const PplPipeline *before, const PplPipeline *segment,
 						 const PplPipeline *after);
 static void require_done(const PplPipeline *before, const PplPipeline *segment);
@@ -46,6 +45,7 @@ static void require_no_letters(const PplPipeline *before,
 static bool is_done(PplPlace place);
 static void wait_for_capture(PplDatabase *db);
 static void forget(PplPlace place, bool output);
+static void forget_hand_over(const PplPipeline *segment);
 static void emit(const PplPipeline *pipeline, const PplShare *share,
 				 PplControlAction action);
 
@@ -135,8 +135,7 @@ ppl_segments_join(const PplPipeline *pipeline, const char *stage)
 }
 
 /*
- * May a definition become another one?  Error 0A000 for what segments cannot do
- * yet; 55000 if rows that are on their way between segments would be lost, or would
+ * May a definition become another one?  Error 55000 if rows that are on their way between segments would be lost, or would
  * meet other stages than they were made for.
  */
 void
@@ -144,37 +143,10 @@ ppl_segments_check(const PplPipeline *before, const PplPipeline *after)
 {
 	ListCell   *lc;
 
-	foreach(lc, ppl_definition_segments(after))
-		check_operations(lfirst(lc));
 	if (!before->born)
 		return;
 	foreach(lc, ppl_definition_segments(before))
 		check_change(before, lfirst(lc), after);
-}
-
-/* Changes and removals of source rows do not come over a hand-over. */
-static void
-check_operations(const PplPipeline *segment)
-{
-	ListCell   *lc;
-
-	if (segment->hand != NULL && segment->operations != PPL_OP_INSERT)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("pipeline \"%s\" takes more than inserts, which cannot be handed over between segments yet",
-						segment->name),
-				 errhint("Leave isolate out, or declare the pipeline with operations => '{insert}'.")));
-	foreach(lc, segment->outputs)
-	{
-		const PplOutput *output = lfirst(lc);
-
-		if (segment->upstream != 0 && output->upsert)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("output \"%s\" of mode upsert cannot be behind an isolated stage yet",
-							output->name),
-					 errhint("Use mode => 'append', or leave isolate out.")));
-	}
 }
 
 static void
@@ -189,12 +161,11 @@ check_change(const PplPipeline *before, const PplPipeline *segment,
 		(then != NULL && then->upstream != segment->upstream))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("stage \"%s\" is the only one of its segment, and others are behind it",
-						((PplStage *) linitial((then == NULL ? segment :
-												ppl_definition_segment(before, segment->upstream))->stages))->name),
-				 errdetail("Pipeline \"%s\" was started, and what is on its way to the next segment has been through this stage.",
-						   before->name),
-				 errhint("Add a stage before you drop this one, or drop the pipeline and declare it again.")));
+				 errmsg("segment %d of pipeline \"%s\" cannot be dropped",
+						then == NULL ? segment->segment : segment->upstream,
+						before->name),
+				 errdetail("The pipeline was started, and rows that it handed over may be on their way to segments behind it."),
+				 errhint("Drop the stages and isolated outputs behind it first, the last one first.")));
 	if (then == NULL)
 	{
 		require_done(before, segment);
@@ -342,6 +313,14 @@ ppl_segments_change(const PplPipeline *before, const PplPipeline *after)
 			emit(after, share, PPL_CONTROL_DROP);
 		forget(share->place, segment->stages == NIL);
 	}
+	foreach(lc, ppl_definition_segments(before))
+	{
+		const PplPipeline *segment = lfirst(lc);
+		const PplPipeline *then = ppl_definition_segment(after, segment->segment);
+
+		if (segment->hand != NULL && (then == NULL || then->hand == NULL))
+			forget_hand_over(segment);
+	}
 	if (!before->born)
 		return;
 	foreach(lc, now)
@@ -399,6 +378,23 @@ forget(PplPlace place, bool output)
 						   " DELETE FROM " PPL_BATCHES
 						   " WHERE pipeline_id = $1 AND segment = $2",
 						   lengthof(args), args);
+}
+
+/* Nobody reads any more what a segment hands over. */
+static void
+forget_hand_over(const PplPipeline *segment)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(segment->pipeline_id),
+		ppl_sql_arg_int(segment->segment),
+	};
+
+	(void) ppl_sql_run("WITH letters AS ("
+					   " UPDATE " PPL_DEAD_LETTERS " SET handing = false"
+					   " WHERE pipeline_id = $1 AND segment = $2 AND handing)"
+					   " DELETE FROM " PPL_COUNTS
+					   " WHERE pipeline_id = $1 AND segment = $2 AND output_id = -1",
+					   lengthof(args), args);
 }
 
 /*

@@ -177,6 +177,7 @@ ppl_definition_segment(const PplPipeline *pipeline, int segment)
 	*part = *pipeline;
 	part->segment = segment;
 	part->stages = part->outputs = NIL;
+	part->hands_keys = false;
 	foreach(lc, pipeline->stages)
 	{
 		PplStage   *stage = lfirst(lc);
@@ -196,8 +197,11 @@ ppl_definition_segment(const PplPipeline *pipeline, int segment)
 		if (output->segment == segment ||
 			(output->segment == 0 && segment == last))
 			part->outputs = lappend(part->outputs, output);
-		else if (output->segment != 0 && segment == last)
-			read = true;
+		else
+		{
+			read |= output->segment != 0 && segment == last;
+			part->hands_keys |= output->upsert;
+		}
 	}
 	if (part->stages == NIL && !own &&
 		(pipeline->stages != NIL || segment != 1 ||
@@ -205,11 +209,9 @@ ppl_definition_segment(const PplPipeline *pipeline, int segment)
 		return NULL;
 
 	part->upstream = before;
+	part->hands_keys &= read && part->stages != NIL;
 	if (part->upstream != 0)
-	{
 		part->source = ppl_definition_log(pipeline->pipeline_id, part->upstream);
-		part->operations = PPL_OP_INSERT;
-	}
 	if (part->stages != NIL && read)
 	{
 		part->hand = psprintf("(%s)", last_stage_name(part));

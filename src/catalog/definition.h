@@ -80,6 +80,8 @@ typedef struct PplPipeline
 	char	   *hand;			/* what it hands over is named so, NULL = it
 								 * hands nothing over */
 	Oid			log;			/* row type of that, if it exists */
+	bool		hands_keys;		/* with what tells source rows apart, as there
+								 * are outputs of mode upsert behind */
 } PplPipeline;
 
 /* What one worker of a pipeline does. */

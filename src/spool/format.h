@@ -77,6 +77,10 @@ typedef enum PplRecordKind
 /* Handed over by a segment: a PplOriginId stands in the place of the old tuple. */
 #define PPL_REC_HANDED		0x02
 
+#define PPL_ORIGIN_LATE			0x01	/* it was a dead letter: later ones may
+										 * have come before it */
+#define PPL_ORIGIN_SUPERSEDED	0x02	/* one of them changed its source row */
+
 /* The source's event that a row which a segment hands over was made of. */
 typedef struct PplOriginId
 {
@@ -86,7 +90,7 @@ typedef struct PplOriginId
 	uint32		seq;
 	uint32		part;			/* tells rows of one event apart, from 1 */
 	uint8		operation;		/* PplRecordKind */
-	uint8		flags;
+	uint8		flags;			/* PPL_ORIGIN_* */
 	uint16		unused;
 	uint64		before[2];		/* digest of the source row's key before it,
 								 * zeros = not known */

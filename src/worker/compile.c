@@ -99,6 +99,8 @@ static void collect(Compiler *compiler, const PplPipeline *pipeline,
 					int version);
 static bool takes_deletes(const Compiler *compiler,
 						  const PplPipeline *pipeline, const Sink *sink);
+static void refuse_deletes(const Compiler *compiler,
+						   const PplPipeline *pipeline);
 static bool is_marked(const Compiler *compiler);
 static Step *make_step(const PplPipeline *pipeline, const PplStage *stage,
 					   const char *signature);
@@ -167,6 +169,7 @@ ppl_compile(const PplPipeline *pipeline, int version, bool mark)
 	}
 	describe(&compiler, statement, ordinal);
 	statement->relids = dependencies(&compiler, pipeline);
+	statement->keyed = pipeline->hands_keys;
 	statement->upserts = palloc0((compiler.nsinks + 1) * sizeof(PplUpsert *));
 	for (int i = 0; i < compiler.noutputs; i++)
 	{
@@ -177,7 +180,7 @@ ppl_compile(const PplPipeline *pipeline, int version, bool mark)
 			statement->has_appends = true;
 			continue;
 		}
-		statement->has_upserts = true;
+		statement->has_upserts = statement->keyed = true;
 		statement->upserts[i] = ppl_compile_upsert(pipeline, sink->output,
 												   sink->target, sink->row,
 												   i, ordinal, compiler.marks);
@@ -262,6 +265,39 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 		sink->row = compiler->last;
 		compiler->sinks[compiler->nsinks++] = sink;
 	}
+	if (pipeline->hand != NULL || pipeline->upstream != 0)
+		refuse_deletes(compiler, pipeline);
+}
+
+/*
+ * Rows of deletes are not handed over, only that they are gone: a handler that could
+ * tell them from others would miss them.
+ */
+static void
+refuse_deletes(const Compiler *compiler, const PplPipeline *pipeline)
+{
+	const PplHandler *handler = NULL;
+
+	if ((pipeline->operations & PPL_OP_DELETE) == 0)
+		return;
+	for (int i = 0; i < compiler->nsteps && handler == NULL; i++)
+	{
+		if (compiler->steps[i]->handler != NULL &&
+			compiler->steps[i]->handler->takes_event)
+			handler = compiler->steps[i]->handler;
+	}
+	for (int i = 0; i < compiler->noutputs && handler == NULL; i++)
+	{
+		if (compiler->sinks[i]->takes_deletes && pipeline->upstream != 0)
+			handler = compiler->sinks[i]->transform->handler;
+	}
+	if (handler != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("handler %s takes pipeline.event in a pipeline with deletes and isolated stages",
+						handler->signature),
+				 errdetail("A row that is deleted does not come over a hand-over, so the handler would not be called for it everywhere."),
+				 errhint("Let it take the row alone, or leave isolate out.")));
 }
 
 /*

@@ -135,7 +135,7 @@ write_letters(Letters *letters, PplWorker *worker)
 	args[4] = ppl_sql_arg_bool(pipeline->hand != NULL);
 	for (int i = 0; i < LETTER_COLUMNS; i++)
 		args[LETTER_ARGS + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
-	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
+	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS " AS d"
 					   " (pipeline_id, version, source, segment, handing,"
 					   "  stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
@@ -150,6 +150,7 @@ write_letters(Letters *letters, PplWorker *worker)
 					   "  pg_catalog.unnest($21), pg_catalog.unnest($22), pg_catalog.unnest($23),"
 					   "  pg_catalog.unnest($24), pg_catalog.unnest($25), pg_catalog.unnest($26)) AS l"
 					   " ON CONFLICT (pipeline_id, segment, commit_lsn, seq, part) DO UPDATE SET"
+					   "  event = coalesce(excluded.event, d.event),"
 					   "  version = excluded.version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
 					   "  reason = excluded.reason, sqlstate = excluded.sqlstate,"
@@ -235,7 +236,9 @@ enum
 	QUEUED_SUPERSEDED,
 	QUEUED_OWES_REMOVAL,
 	QUEUED_PART,
-	QUEUED_HANDING
+	QUEUED_HANDING,
+	QUEUED_SOURCE_DIGEST,
+	QUEUED_REMOVAL_DIGEST
 };
 
 /* A row that it has, or 0. */
@@ -306,6 +309,19 @@ restore(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters, int64 i
 	return error == NULL;
 }
 
+/* The name of a source row, if the letter has it. */
+static void
+set_digest(uint64 *result, const PplSqlResult *letters, int64 i, int column)
+{
+	PplDigest	digest;
+
+	if (ppl_sql_isnull(letters, i, column))
+		return;
+	digest = ppl_digest_from_uuid(DatumGetUUIDP(ppl_sql_value(letters, i, column)));
+	result[0] = digest.high;
+	result[1] = digest.low;
+}
+
 /* Put a dead letter into a batch. */
 static void
 add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
@@ -326,6 +342,8 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 
 	event = &batch->events[batch->nevents - 1];
 	event->origin.part = ppl_sql_int(letters, i, QUEUED_PART);
+	set_digest(event->origin.after, letters, i, QUEUED_SOURCE_DIGEST);
+	set_digest(event->origin.before, letters, i, QUEUED_REMOVAL_DIGEST);
 	event->in_old = restored->in_old;
 	event->was_handing = ppl_sql_bool(letters, i, QUEUED_HANDING);
 	event->superseded = ppl_sql_bool(letters, i, QUEUED_SUPERSEDED);
@@ -355,7 +373,8 @@ read_queued(PplWorker *worker, PplPosition after, int part, int limit)
 
 	return ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
 					   " committed_at, attempts, flaw, operation, old_event,"
-					   " superseded, removal_digest IS NOT NULL, part, handing"
+					   " superseded, removal_digest IS NOT NULL, part, handing,"
+					   " source_digest, removal_digest"
 					   " FROM " PPL_DEAD_LETTERS
 					   " WHERE pipeline_id = $1 AND segment = $5 AND queued"
 					   " AND (commit_lsn, seq, part) > ($2, $3, $6)"

@@ -355,12 +355,27 @@ load_kept(Fold *fold, int first, int last, PplDigest *before, PplDigest *after)
 	}
 }
 
-/* A source row has nothing any more: what nobody else wrote since goes. */
+/* Was a row written for the same event of the source, for another row that it made? */
+static bool
+is_of(const Fold *fold, const PplKeptRow *row, int ordinal)
+{
+	PplPosition position = position_of(fold, ordinal);
+
+	return fold->worker->program->pipeline->upstream != 0 &&
+		row->event.commit_lsn == position.commit_lsn &&
+		row->event.seq == position.seq;
+}
+
+/*
+ * A source row has nothing any more but what this event made: what nobody else wrote
+ * since goes.
+ */
 static void
 take_kept(Fold *fold, int ordinal, PplDigest digest)
 {
 	const PplKey *key = fold->upsert->target->upsert;
 	Source	   *source = find_source(fold, digest);
+	List	   *stay = NIL;
 	ListCell   *lc;
 
 	foreach(lc, source->rows)
@@ -370,6 +385,11 @@ take_kept(Fold *fold, int ordinal, PplDigest digest)
 		Datum	   *values;
 		bool	   *nulls;
 
+		if (is_of(fold, row, ordinal))
+		{
+			stay = lappend(stay, row);
+			continue;
+		}
 		if (target->writer.commit_lsn != row->event.commit_lsn ||
 			target->writer.seq != row->event.seq)
 			continue;
@@ -393,7 +413,7 @@ take_kept(Fold *fold, int ordinal, PplDigest digest)
 		}
 		take_away(fold, ordinal, row->target, values, nulls);
 	}
-	source->rows = NIL;
+	source->rows = stay;
 }
 
 /* A source row has one more row in the output. */
@@ -465,6 +485,21 @@ load_last(Fold *fold, const PplPut *puts, int nputs)
 	}
 }
 
+/* Is one of these events a dead letter that is run again, here or in a segment before? */
+static bool
+any_late(const Fold *fold, int first, int last)
+{
+	for (int ordinal = first; ordinal <= last; ordinal++)
+	{
+		const PplEvent *event = &fold->batch->events[ordinal - 1];
+
+		if (event->dead_letter_id != 0 ||
+			(event->origin.flags & PPL_ORIGIN_LATE) != 0)
+			return true;
+	}
+	return false;
+}
+
 /* All changes of an output that keeps what source rows produced. */
 static void
 fold_kept(Fold *fold, int first, int last, PplPut *puts, int nputs)
@@ -474,7 +509,7 @@ fold_kept(Fold *fold, int first, int last, PplPut *puts, int nputs)
 	int			put = 0;
 
 	load_kept(fold, first, last, before, after);
-	if (fold->batch->events[first - 1].dead_letter_id != 0)
+	if (any_late(fold, first, last))
 		load_last(fold, puts, nputs);
 	for (int ordinal = first; ordinal <= last; ordinal++)
 	{

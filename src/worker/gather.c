@@ -182,6 +182,14 @@ set_control(PplBatch *batch, const PplSpoolRecord *record)
 	batch->control_position.seq = record->header.seq;
 }
 
+/* An event was handed over. */
+static void
+set_origin(PplEvent *event, const PplOriginId *origin)
+{
+	event->origin = *origin;
+	event->superseded = (origin->flags & PPL_ORIGIN_SUPERSEDED) != 0;
+}
+
 /* A change of the source is nothing to a segment that does not read that. */
 static bool
 is_of_another_source(const PplSpoolRecord *record,
@@ -307,7 +315,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 								&record.old_tuple, &record.new_tuple);
 			batch->events[batch->nevents - 1].in_old = record.schema->in_old;
 			if ((header.flags & PPL_REC_HANDED) != 0)
-				batch->events[batch->nevents - 1].origin = record.origin;
+				set_origin(&batch->events[batch->nevents - 1], &record.origin);
 			open = true;
 			full = is_full(batch, request) || stands_after(batch, request);
 		}

@@ -2,18 +2,22 @@
  * hand.c
  *		What a segment hands over to those behind it.
  *
- * The statement of the chain hands rows to pipeline._hand(), which collects them.
- * When it is done they are written into the WAL as logical messages, in the order of
- * their events, whatever order the plan had.  That is part of the (sub)transaction
- * of the run, so what is rolled back was never handed over; and who reads them has
- * them exactly once, by their place in the commit order.
+ * The statement of the chain hands rows to pipeline._hand(), which notes them with
+ * the outcomes of their events (outcome.c): what a run noted that was rolled back is
+ * forgotten.  When all events of the batch have been run, the rows are written into the
+ * WAL as logical messages, in the order of their events, whatever order the plan had.
+ * They are part of the batch's transaction, so whoever reads them has them exactly
+ * once, by their place in the commit order.
  *
  * With each row goes the id of the source's event that it was made of.  An event
  * may have several: these are told apart by a number, which stays the same however
- * often the event is tried.
+ * often the event is tried.  If there are outputs of mode upsert behind, also short
+ * names of the source row before the event and after it (source_row.c) go with it; and
+ * an event that made no row is handed over without one, so that what its source row
+ * made before is removed.
  *
- * Runs in a worker, in the batch's transaction.  Memory: "pipeline hand-over", below
- * the transaction or subtransaction that a run is in.
+ * Runs in a worker, in the batch's transaction.  Memory: rows are in the batch's
+ * attempt, "pipeline hand-over" has the messages.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -34,39 +38,33 @@
 #include "stream/message.h"
 #include "worker/hand.h"
 #include "worker/outcome.h"
+#include "worker/session.h"
+#include "worker/source_row.h"
 
 #define MESSAGE_ROWS	100
 #define MESSAGE_BYTES	(32 * 1024)
 
 PPL_FUNCTION(pipeline_hand);
 
-/* A row that was handed over. */
-typedef struct Handed
-{
-	int			ordinal;
-	int			number;			/* of all, for a stable order */
-	uint32		part;
-	HeapTuple	tuple;			/* of the statement's row */
-} Handed;
-
-/* State of the run under way. */
+/* State of the batch under way. */
 static struct
 {
-	MemoryContext context;		/* NULL = nothing is collected */
 	const PplProgram *program;
 	const PplBatch *batch;
-	bool		ordered;		/* they came in the order of events */
-	int			count;
-	int			max;
-	Handed	   *rows;
-	TupleDesc	desc;			/* of the statement's rows */
+	TupleDesc	desc;			/* of the statement's rows, in batch->scratch */
+	uint64		secret;			/* of messages */
+	bool		any;			/* something was handed over */
 }			self;
 
 static bool is_hand_row(TupleDesc desc);
 static uint32 part_of(const PplEvent *event, int number);
-static int	compare(const void *a, const void *b);
-static void add_row(PplRowsMessage *message, const Handed *row, Datum *values,
+static bool leaves_word(const PplEvent *event, const PplEventOutcome *outcome);
+static void write_event(PplRowsMessage *message, int ordinal, Datum *values,
+						bool *nulls);
+static void add_origin(PplRowsMessage *message, int ordinal, uint32 part);
+static void add_row(PplRowsMessage *message, HeapTuple tuple, Datum *values,
 					bool *nulls);
+static void write_full(PplRowsMessage *message);
 
 /*
  * Prepare a program that hands something over: the row type of that is made what
@@ -102,37 +100,14 @@ ppl_hand_load(PplProgram *program)
 	}
 }
 
-/* The context is gone, with the transaction or because the run is over. */
-static void
-forget(void *arg)
-{
-	self.context = NULL;
-}
-
 /*
- * The statement of the chain is about to run over events of this batch: collect
- * rows.  What was collected and not written is forgotten.
+ * The events of this batch are about to be run.
  */
 void
 ppl_hand_begin(const PplProgram *program, const PplBatch *batch)
 {
-	MemoryContextCallback *callback;
-
-	if (program->statement->hand == NULL)
-		return;
-	if (self.context != NULL)
-		MemoryContextDelete(self.context);
-	self.context = AllocSetContextCreate(CurTransactionContext,
-										 "pipeline hand-over",
-										 ALLOCSET_DEFAULT_SIZES);
-	callback = MemoryContextAllocZero(self.context, sizeof(*callback));
-	callback->func = forget;
-	MemoryContextRegisterResetCallback(self.context, callback);
 	self.program = program;
 	self.batch = batch;
-	self.ordered = true;
-	self.count = self.max = 0;
-	self.rows = NULL;
 	self.desc = NULL;
 }
 
@@ -148,10 +123,10 @@ pipeline_hand(PG_FUNCTION_ARGS)
 	MemoryContext oldcontext;
 	HeapTupleData tuple;
 	TupleDesc	desc;
-	Handed	   *row;
 
 	ppl_outcome_require(ordinal);
-	if (self.context == NULL || header == NULL)
+	if (self.program == NULL || self.program->statement->hand == NULL ||
+		header == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this function belongs to the statement of a pipeline"),
@@ -164,28 +139,15 @@ pipeline_hand(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("this function belongs to the statement of a pipeline")));
 
-	oldcontext = MemoryContextSwitchTo(self.context);
-	if (self.count == self.max)
-	{
-		self.max = Max(2 * self.max, 64);
-		self.rows = self.rows ?
-			repalloc_huge(self.rows, mul_size(self.max, sizeof(Handed))) :
-			palloc(self.max * sizeof(Handed));
-	}
+	oldcontext = MemoryContextSwitchTo(self.batch->scratch);
 	if (self.desc == NULL)
 		self.desc = CreateTupleDescCopy(desc);
 	ReleaseTupleDesc(desc);
-	row = &self.rows[self.count];
-	row->ordinal = ordinal;
-	row->number = self.count++;
-	row->part = part_of(&self.batch->events[ordinal - 1],
-						ppl_outcome_handed(ordinal,
-										   self.program->statement->noutputs));
-	self.ordered &= row->number == 0 || row[-1].ordinal <= ordinal;
 	memset(&tuple, 0, sizeof(tuple));
 	tuple.t_data = header;
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
-	row->tuple = heap_copytuple(&tuple);
+	ppl_outcome_handed(ordinal, self.program->statement->noutputs,
+					   heap_copytuple(&tuple));
 	MemoryContextSwitchTo(oldcontext);
 	PG_RETURN_BOOL(false);
 }
@@ -233,76 +195,166 @@ part_of(const PplEvent *event, int number)
 	return (part << (bits + 1)) | (1 << bits);
 }
 
-static int
-compare(const void *a, const void *b)
+/*
+ * The events first to last were run: note which source rows they are about, if
+ * somebody behind has to know.  An error belongs to the event that is current.
+ */
+void
+ppl_hand_note_keys(PplWorker *worker, const PplBatch *batch, int first, int last)
 {
-	const Handed *x = a;
-	const Handed *y = b;
+	PplProgram *program = worker->program;
+	int			formats;
 
-	if (x->ordinal != y->ordinal)
-		return x->ordinal < y->ordinal ? -1 : 1;
-	return x->number < y->number ? -1 : 1;
+	if (!program->pipeline->hands_keys || program->pipeline->upstream != 0)
+		return;
+	formats = ppl_session_pin_formats();
+	for (int ordinal = first; ordinal <= last; ordinal++)
+	{
+		const PplEvent *event = &batch->events[ordinal - 1];
+		PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+
+		if (event->kind == PPL_REC_TRUNCATE || outcome->inert ||
+			outcome->suspected)
+			continue;
+		ppl_outcome_to_output(ordinal, program->statement->noutputs);
+		ppl_source_row_digests(program, event, &outcome->before, &outcome->after);
+	}
+	ppl_session_unpin_formats(formats);
+	ppl_outcome_clear_current();
 }
 
 /*
- * Write what was collected, as part of the current (sub)transaction.
+ * All events of a batch were run: hand over what they made, in their order, as part
+ * of the current transaction.
  */
 void
-ppl_hand_write(void)
+ppl_hand_write(PplWorker *worker, const PplBatch *batch)
 {
-	PplDatabase *db = ppl_database_find(MyDatabaseId);
-	PplRowsMessage message;
+	PplProgram *program = worker->program;
 	MemoryContext oldcontext;
+	PplRowsMessage message;
 	Datum	   *values;
 	bool	   *nulls;
+	int			ncolumns;
 
-	if (self.context == NULL)
+	if (program->statement->hand == NULL)
 		return;
-	oldcontext = MemoryContextSwitchTo(self.context);
-	if (self.count > 0)
-	{
-		if (!self.ordered)
-			qsort(self.rows, self.count, sizeof(Handed), compare);
-		values = palloc0((self.program->log_desc->natts + self.desc->natts + 1) *
-						 sizeof(Datum));
-		nulls = palloc((self.program->log_desc->natts + self.desc->natts + 1) *
-					   sizeof(bool));
-		ppl_mark_clear();
-		PPL_FAILPOINT("worker-before-hand-over");
-		ppl_rows_init(&message);
-		for (int i = 0; i < self.count; i++)
-		{
-			if (ppl_rows_count(&message) == 0)
-				ppl_rows_begin(&message, self.program->pipeline->log,
-							   self.program->pipeline->pipeline_id, db->secret);
-			add_row(&message, &self.rows[i], values, nulls);
-			if (ppl_rows_count(&message) >= MESSAGE_ROWS ||
-				message.data.len >= MESSAGE_BYTES || i == self.count - 1)
-				ppl_rows_write(&message);
-		}
+	oldcontext = MemoryContextSwitchTo(AllocSetContextCreate(CurTransactionContext,
+															 "pipeline hand-over",
+															 ALLOCSET_DEFAULT_SIZES));
+	ncolumns = program->log_desc->natts + program->statement->hand->ncolumns + 1;
+	values = palloc0(ncolumns * sizeof(Datum));
+	nulls = palloc(ncolumns * sizeof(bool));
+	ppl_mark_clear();
+	PPL_FAILPOINT("worker-before-hand-over");
+	ppl_rows_init(&message);
+	self.secret = worker->db->secret;
+	self.any = false;
+	for (int ordinal = 1; ordinal <= batch->nevents; ordinal++)
+		write_event(&message, ordinal, values, nulls);
+	if (ppl_rows_count(&message) > 0)
+		ppl_rows_write(&message);
+	if (self.any)
 		ppl_wake_at_commit();
+	MemoryContextDelete(MemoryContextSwitchTo(oldcontext));
+}
+
+/* Write what an event made, and if it is nothing, that it changed its source row. */
+static void
+write_event(PplRowsMessage *message, int ordinal, Datum *values, bool *nulls)
+{
+	const PplEvent *event = &self.batch->events[ordinal - 1];
+	const PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+	int			number = 0;
+
+	if (outcome->fate == PPL_FATE_OPEN)
+	{
+		for (const PplProducedRow *row = outcome->rows; row != NULL; row = row->next)
+		{
+			if (row->output != self.program->statement->noutputs)
+				continue;
+			add_origin(message, ordinal, part_of(event, ++number));
+			add_row(message, row->handed, values, nulls);
+			write_full(message);
+		}
 	}
-	MemoryContextSwitchTo(oldcontext);
-	MemoryContextDelete(self.context);
+	if (number == 0 && leaves_word(event, outcome))
+	{
+		add_origin(message, ordinal, part_of(event, 1));
+		ppl_rows_add_nothing(message);
+		write_full(message);
+	}
+}
+
+/*
+ * Does somebody behind have to hear of an event that made no row?  What its source
+ * row made before is to go.  An inserted row made nothing before, unless nobody was
+ * told that it was deleted.
+ */
+static bool
+leaves_word(const PplEvent *event, const PplEventOutcome *outcome)
+{
+	const PplPipeline *pipeline = self.program->pipeline;
+
+	if (!pipeline->hands_keys || event->superseded)
+		return false;
+	switch (event->kind)
+	{
+		case PPL_REC_TRUNCATE:
+			return PPL_EVENT_CLEARS(event) && !outcome->excluded;
+		case PPL_REC_INSERT:
+			return (pipeline->operations & PPL_OP_DELETE) == 0 && !outcome->inert;
+		default:
+			return !outcome->inert;
+	}
+}
+
+static void
+add_origin(PplRowsMessage *message, int ordinal, uint32 part)
+{
+	const PplEvent *event = &self.batch->events[ordinal - 1];
+	const PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+	PplOriginId origin = event->origin;
+
+	if (ppl_rows_count(message) == 0)
+		ppl_rows_begin(message, self.program->pipeline->log,
+					   self.program->pipeline->pipeline_id, self.secret);
+	self.any = true;
+	origin.part = part;
+	if (event->dead_letter_id != 0)
+		origin.flags |= PPL_ORIGIN_LATE;
+	if (event->superseded)
+		origin.flags |= PPL_ORIGIN_SUPERSEDED;
+	if (self.program->pipeline->upstream == 0)
+	{
+		memcpy(origin.before, &outcome->before, sizeof(origin.before));
+		memcpy(origin.after, &outcome->after, sizeof(origin.after));
+	}
+	ppl_rows_add_origin(message, &origin);
+}
+
+static void
+write_full(PplRowsMessage *message)
+{
+	if (ppl_rows_count(message) >= MESSAGE_ROWS ||
+		message->data.len >= MESSAGE_BYTES)
+		ppl_rows_write(message);
 }
 
 /* Add a row to a message, as one of the log. */
 static void
-add_row(PplRowsMessage *message, const Handed *row, Datum *values, bool *nulls)
+add_row(PplRowsMessage *message, HeapTuple tuple, Datum *values, bool *nulls)
 {
 	const PplProgram *program = self.program;
-	PplOriginId origin = self.batch->events[row->ordinal - 1].origin;
 	Datum	   *log_values = values + self.desc->natts;
 	bool	   *log_nulls = nulls + self.desc->natts;
 
-	origin.part = row->part;
-	ppl_rows_add_origin(message, &origin);
 	if (program->log_same)
 	{
-		ppl_rows_add_tuple(message, program->log_desc, row->tuple);
+		ppl_rows_add_tuple(message, program->log_desc, tuple);
 		return;
 	}
-	heap_deform_tuple(row->tuple, self.desc, values, nulls);
+	heap_deform_tuple(tuple, self.desc, values, nulls);
 	memset(log_nulls, true, program->log_desc->natts * sizeof(bool));
 	for (int i = 0; i < self.desc->natts; i++)
 	{

@@ -5,10 +5,12 @@
 #ifndef PPL_HAND_H
 #define PPL_HAND_H
 
-#include "worker/plan.h"
+#include "worker/worker.h"
 
 extern void ppl_hand_load(PplProgram *program);
 extern void ppl_hand_begin(const PplProgram *program, const PplBatch *batch);
-extern void ppl_hand_write(void);
+extern void ppl_hand_note_keys(PplWorker *worker, const PplBatch *batch,
+							   int first, int last);
+extern void ppl_hand_write(PplWorker *worker, const PplBatch *batch);
 
 #endif							/* PPL_HAND_H */

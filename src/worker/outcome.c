@@ -125,7 +125,6 @@ ppl_outcome_reset(int first, int last)
 		PplEventOutcome *event = &self.events[i];
 
 		event->rows = event->last_row = event->removed = NULL;
-		event->handed = 0;
 		if (event->excluded)
 			continue;
 		event->reached = 0;
@@ -575,18 +574,18 @@ ppl_outcome_unseen(int ordinal, int output, PplRowChange change, int nkeys,
 }
 
 /*
- * A row of an event is handed over: the how manieth.
+ * A row of an event is handed over.  tuple is not copied.
  */
-int
-ppl_outcome_handed(int ordinal, int output)
+void
+ppl_outcome_handed(int ordinal, int output, HeapTuple tuple)
 {
 	PplEventOutcome *event = event_at(ordinal);
 	PplProducedRow *row = MemoryContextAllocZero(self.context, sizeof(*row));
 
 	row->change = PPL_ROW_WRITTEN;
 	row->output = output;
+	row->handed = tuple;
 	add_row(event, row);
-	return ++event->handed;
 }
 
 /*

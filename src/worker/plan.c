@@ -256,7 +256,10 @@ check_source_key(const PplProgram *program, const PplOutput *output)
 					 quote_literal_cstr(output->name))));
 }
 
-/* Prepare what outputs of mode upsert need to know of keys. */
+/*
+ * Prepare what outputs of mode upsert, here or behind, need to know of keys.  What is
+ * handed over to a segment has the digests of the source's with it.
+ */
 static void
 load_upserts(PplProgram *program)
 {
@@ -264,9 +267,9 @@ load_upserts(PplProgram *program)
 	Relation	source;
 
 	program->upserts = palloc0((statement->noutputs + 1) * sizeof(PplProgramUpsert));
-	if (!statement->has_upserts)
+	if (!statement->keyed)
 		return;
-	source = table_open(program->pipeline->source, AccessShareLock);
+	source = table_open(program->pipeline->origin, AccessShareLock);
 	program->source_key = ppl_key_of_source(source);
 	if (program->source_key == NULL)
 		ereport(ERROR,
@@ -378,7 +381,10 @@ ppl_program_free(PplProgram *program)
 bool
 ppl_program_takes(const PplProgram *program, const PplEvent *event)
 {
-	if (event->superseded && !program->statement->has_appends)
+	if (event->superseded && !program->statement->has_appends &&
+		program->statement->hand == NULL)
+		return false;
+	if (event->tuple == NULL)
 		return false;
 	return event->kind == PPL_REC_INSERT || event->kind == PPL_REC_UPDATE ||
 		(event->kind == PPL_REC_DELETE && program->statement->takes_deletes);

@@ -48,13 +48,12 @@ run_stretch(PplWorker *worker, const PplBatch *batch, int first, int last)
 	if (first > last)
 		return;
 	ppl_upsert_begin(worker->program);
-	ppl_hand_begin(worker->program, batch);
 	ppl_program_run(worker->program, batch, first, last,
 					ppl_outcome_excluded);
 	ppl_outcome_clear_current();
 	check_atomicity(first, last);
 	ppl_upsert_apply(worker, batch, first, last);
-	ppl_hand_write();
+	ppl_hand_note_keys(worker, batch, first, last);
 	ppl_outcome_clear_current();
 }
 

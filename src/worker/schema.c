@@ -103,7 +103,7 @@ ppl_schema_passed(PplWorker *worker, const PplBatch *batch)
 		const PplEvent *event = &batch->events[i];
 
 		if (!event->partial || event->txn == noted ||
-			!worker->program->statement->has_upserts)
+			!worker->program->statement->keyed)
 			continue;
 		noted = event->txn;
 		note_truncate(worker, &batch->txns[noted]);
