@@ -189,3 +189,82 @@ SELECT pipeline.wait_for('direct');
 SELECT * FROM copy1 ORDER BY id;
 SELECT * FROM pipeline.ledger('direct');
 SELECT pipeline.drop_pipeline('direct');
+
+-- Changes and removals of source rows, over a hand-over: what a source row made
+-- before goes, also if it makes nothing now, whatever the reason.
+TRUNCATE src;
+CREATE TABLE keyed (key text PRIMARY KEY, name text, n int CHECK (n <> 77));
+CREATE TABLE keyed2 (key text PRIMARY KEY, n int);
+CREATE TABLE history (key text, n int);
+CREATE TYPE key_piece AS (key text, ref int, n int);
+CREATE TYPE key_named AS (key text, name text, n int);
+CREATE TYPE key_pair AS (key text, n int);
+CREATE OR REPLACE FUNCTION valid(s src) RETURNS text LANGUAGE sql STABLE AS $$ SELECT CASE WHEN s.n < 0 THEN 'negative' END $$;
+CREATE FUNCTION key_pieces(s src) RETURNS SETOF key_piece LANGUAGE plpgsql STABLE AS $$
+BEGIN
+	IF s.n = 13 THEN
+		RAISE 'thirteen';
+	END IF;
+	RETURN QUERY SELECT s.id || '.' || g, s.ref, s.n FROM generate_series(1, s.parts) g;
+END $$;
+CREATE FUNCTION key_with_name(p key_piece) RETURNS SETOF key_named LANGUAGE sql STABLE AS
+$$ SELECT p.key, l.name, p.n FROM look l WHERE l.ref = p.ref $$;
+CREATE FUNCTION to_key_pair(r key_named) RETURNS SETOF key_pair LANGUAGE sql STABLE AS $$ SELECT r.key, r.n $$;
+CREATE VIEW good AS SELECT s.id || '.' || g AS key, l.name, s.n FROM src s CROSS JOIN generate_series(1, s.parts) g JOIN look l USING (ref)
+WHERE n >= 0 AND n NOT IN (13, 77);
+CREATE VIEW differences AS SELECT 'keyed' AS output, * FROM (
+	(SELECT key, n FROM keyed EXCEPT ALL SELECT key, n FROM good) UNION ALL (SELECT key, n FROM good EXCEPT ALL SELECT key, n FROM keyed)) x
+UNION ALL SELECT 'keyed2', * FROM (
+	(SELECT key, n FROM keyed2 EXCEPT ALL SELECT key, n FROM good) UNION ALL (SELECT key, n FROM good EXCEPT ALL SELECT key, n FROM keyed2)) x;
+SELECT pipeline.create_pipeline('ops', 'src', operations => '{insert,update,delete,truncate}'),
+	pipeline.add_stage('ops', 'check', 'validate', 'valid(src)'),
+	pipeline.add_stage('ops', 'cut', 'transform', 'key_pieces(src)'),
+	pipeline.add_stage('ops', 'name', 'enrich', 'key_with_name(key_piece)', isolate => true),
+	pipeline.add_output('ops', 'keyed'),
+	pipeline.add_output('ops', 'keyed2', transform => 'to_key_pair(key_named)', isolate => true),
+	pipeline.add_output('ops', 'history', transform => 'to_key_pair(key_named)', mode => 'append', isolate => true),
+	pipeline.start('ops');
+SELECT name, keeps FROM _pipeline.outputs ORDER BY output_id;
+INSERT INTO src SELECT g, g % 6, g + 100, g % 4 FROM generate_series(1, 40) g;
+SELECT pipeline.wait_for('ops');
+SELECT * FROM differences;
+UPDATE src SET n = n + 1, parts = (parts + 1) % 4 WHERE id < 20;
+UPDATE src SET n = -1 WHERE id = 25;
+UPDATE src SET n = 13 WHERE id = 26;
+UPDATE src SET n = 77 WHERE id = 27;
+UPDATE src SET ref = 100 WHERE id = 28;
+UPDATE src SET id = 1000 + id WHERE id IN (29, 30, 31);
+DELETE FROM src WHERE id % 7 = 0;
+BEGIN; UPDATE src SET n = 300 WHERE id = 33; UPDATE src SET n = 301, parts = 2 WHERE id = 33; DELETE FROM src WHERE id = 34; INSERT INTO src VALUES (34, 1, 302, 1); COMMIT;
+SELECT pipeline.wait_for('ops');
+SELECT * FROM differences;
+SELECT count(*) FROM history;
+SELECT segment, kind, operation, count(*) FROM pipeline.dead_letters WHERE pipeline = 'ops' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
+SELECT * FROM pipeline.ledger('ops');
+-- Later events of their source rows supersede dead letters, of whichever segment.
+UPDATE src SET n = 500 WHERE id IN (25, 27);
+SELECT pipeline.wait_for('ops');
+INSERT INTO look VALUES (100, 'hundred'), (0, 'zero');
+ALTER TABLE keyed DROP CONSTRAINT keyed_n_check;
+CREATE OR REPLACE FUNCTION valid(s src) RETURNS text LANGUAGE sql STABLE AS $$ SELECT NULL::text $$;
+CREATE OR REPLACE FUNCTION key_pieces(s src) RETURNS SETOF key_piece LANGUAGE sql STABLE AS
+$$ SELECT s.id || '.' || g, s.ref, s.n FROM generate_series(1, s.parts) g $$;
+CREATE OR REPLACE VIEW good AS SELECT s.id || '.' || g AS key, l.name, s.n FROM src s CROSS JOIN generate_series(1, s.parts) g JOIN look l USING (ref);
+SELECT pipeline.redrive('ops') > 0 AS redriven;
+SELECT pipeline.wait_for('ops');
+SELECT * FROM differences;
+SELECT segment, stage, operation, superseded, state, count(*) FROM pipeline.dead_letters WHERE pipeline = 'ops' GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5;
+SELECT * FROM pipeline.ledger('ops');
+BEGIN; TRUNCATE src; INSERT INTO src VALUES (1, 1, 1, 3); COMMIT;
+SELECT pipeline.wait_for('ops');
+SELECT * FROM keyed ORDER BY key;
+SELECT * FROM keyed2 ORDER BY key;
+SELECT pipeline.drop_pipeline('ops');
+SELECT count(*) FROM _pipeline.kept;
+
+-- A row that is deleted does not come over a hand-over, so nobody may wait for it.
+CREATE FUNCTION audit(s src, e pipeline.event) RETURNS SETOF src LANGUAGE sql STABLE AS $$ SELECT s.* $$;
+SELECT pipeline.create_pipeline('ops', 'src', operations => '{insert,delete}'),
+	pipeline.add_stage('ops', 'check', 'validate', 'valid(src)'),
+	pipeline.add_stage('ops', 'audit', 'transform', 'audit(src,pipeline.event)', isolate => true);
+:state

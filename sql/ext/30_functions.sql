@@ -37,6 +37,17 @@ AS 'MODULE_PATHNAME', 'pipeline_add_stage'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pipeline.add_stage(text, text, text, regprocedure, text, bool, int, text[], text, int, interval) IS 'append a stage to a pipeline';
 
+CREATE FUNCTION pipeline.deploy_stage(
+	pipeline text,
+	stage text,
+	handler regprocedure DEFAULT NULL,
+	query text DEFAULT NULL,
+	version int DEFAULT NULL)
+RETURNS int
+AS 'MODULE_PATHNAME', 'pipeline_deploy_stage'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.deploy_stage(text, text, regprocedure, text, int) IS 'have a stage run another handler or query, or an earlier version, from the next batch on; returns the version';
+
 CREATE FUNCTION pipeline.add_output(
 	pipeline text,
 	target regclass,
@@ -136,6 +147,18 @@ AS 'MODULE_PATHNAME', 'pipeline_ledger'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
 COMMENT ON FUNCTION pipeline.ledger(text) IS 'proof, an output a row, that every event ended as produced, filtered, rejected or failed';
 
+CREATE FUNCTION pipeline.partition_of(pipeline text, key text)
+RETURNS int
+AS 'MODULE_PATHNAME', 'pipeline_partition_of'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.partition_of(text, text) IS 'the partition of events with these values in the columns of partition_by; several as a row, (a,b)';
+
+CREATE FUNCTION _pipeline.partition_number(hash bigint, workers int)
+RETURNS int
+AS 'MODULE_PATHNAME', 'pipeline_partition_number'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION _pipeline.partition_number(bigint, int) IS 'the partition of a hash among so many';
+
 -- Shared memory as rows, for the views.
 
 CREATE FUNCTION _pipeline.consumers(
@@ -161,7 +184,8 @@ CREATE FUNCTION _pipeline.consumers(
 	OUT message text,
 	OUT detail text,
 	OUT hint text,
-	OUT backlog bool)
+	OUT backlog bool,
+	OUT events_per_second float8)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_consumers'
 LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;

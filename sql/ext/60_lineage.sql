@@ -26,6 +26,7 @@ CREATE TABLE _pipeline.batches (
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE
 );
 COMMENT ON TABLE _pipeline.batches IS 'one row a batch, with the lineage of its events as one value';
+COMMENT ON COLUMN _pipeline.batches.version IS 'of the definition whose stages it ran, maybe over events from before that';
 CREATE INDEX batches_pipeline_id_last_lsn_idx ON _pipeline.batches (pipeline_id, last_lsn);
 
 CREATE TABLE _pipeline.reruns (

@@ -5,6 +5,7 @@ CREATE TABLE _pipeline.dead_letters (
 	pipeline_id int NOT NULL,
 	segment int NOT NULL,
 	version int NOT NULL,
+	code_version int NOT NULL,
 	stage_id int,
 	stage text,
 	kind text NOT NULL,
@@ -31,6 +32,7 @@ CREATE TABLE _pipeline.dead_letters (
 	removal_digest uuid,
 	superseded bool NOT NULL DEFAULT false,
 	handing bool NOT NULL,
+	partition_hash bigint NOT NULL DEFAULT 0,
 	CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
 	CONSTRAINT dead_letters_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE,
@@ -40,6 +42,8 @@ CREATE TABLE _pipeline.dead_letters (
 	CONSTRAINT dead_letters_queued_check CHECK (NOT queued OR state = 'open')
 );
 COMMENT ON TABLE _pipeline.dead_letters IS 'one row an event that was rejected or failed';
+COMMENT ON COLUMN _pipeline.dead_letters.version IS 'of the definition at the place of the event: outputs since then have not counted it';
+COMMENT ON COLUMN _pipeline.dead_letters.code_version IS 'of the definition that ran it';
 COMMENT ON COLUMN _pipeline.dead_letters.stage IS 'null: it failed in an output';
 COMMENT ON COLUMN _pipeline.dead_letters.output IS 'in which an event failed that got through all stages, if that is known';
 COMMENT ON COLUMN _pipeline.dead_letters.flaw IS 'why the row has no jsonb: event has its columns as text, or is null, and cannot be run again';
@@ -48,6 +52,7 @@ COMMENT ON COLUMN _pipeline.dead_letters.removal_digest IS 'of the key of the so
 COMMENT ON COLUMN _pipeline.dead_letters.superseded IS 'a later event changed the source row: run again, it does nothing to upsert outputs';
 COMMENT ON COLUMN _pipeline.dead_letters.part IS 'tells rows apart that a segment before this one made of the event';
 COMMENT ON COLUMN _pipeline.dead_letters.handing IS 'the segment handed over at that time, and counted the event there, too';
+COMMENT ON COLUMN _pipeline.dead_letters.partition_hash IS 'tells which partition runs it again';
 COMMENT ON COLUMN _pipeline.dead_letters.queued IS 'to be run again by the worker between two batches';
 CREATE INDEX dead_letters_queued_idx ON _pipeline.dead_letters (pipeline_id, segment, commit_lsn, seq, part) WHERE queued;
 CREATE INDEX dead_letters_source_idx ON _pipeline.dead_letters (pipeline_id, source_digest) WHERE state = 'open' AND source_digest IS NOT NULL;

@@ -7,7 +7,15 @@ SELECT p.name AS pipeline,
 	p.source,
 	p.operations,
 	p.consistency,
-	p.partition_by,
+	-- as the columns are called now
+	CASE
+		WHEN p.partition_key IS NULL THEN p.partition_by
+		ELSE (
+			SELECT array_agg(coalesce(a.attname::text, c.name) ORDER BY c.n)
+			FROM ROWS FROM (unnest(p.partition_by), unnest(p.partition_key)) WITH ORDINALITY AS c(name, word, n)
+				LEFT JOIN pg_catalog.pg_attribute a
+					ON a.attrelid = p.source AND a.attnum = split_part(c.word, ' ', 1)::int AND NOT a.attisdropped)
+	END AS partition_by,
 	p.workers,
 	p.lineage,
 	p.on_schema_change,
@@ -38,6 +46,30 @@ FROM _pipeline.stages s
 	JOIN _pipeline.pipelines p ON p.pipeline_id = s.pipeline_id
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.stages IS 'stages of pipelines, with the version in force';
+
+CREATE VIEW pipeline.stage_versions WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	v.stage,
+	v.version,
+	CASE WHEN v.until IS NULL THEN 'live' ELSE 'retired' END AS state,
+	v.handler,
+	v.query,
+	v.body_md5,
+	v.deployed_by,
+	v.deployed_at,
+	v.first_lsn,
+	CASE WHEN v.first_lsn IS NOT NULL THEN coalesce(v.last_lsn, (
+		SELECT max(k.commit_lsn)
+		FROM _pipeline.stages s
+			JOIN _pipeline.checkpoints k ON k.pipeline_id = s.pipeline_id AND k.segment = s.segment
+		WHERE s.stage_id = v.stage_id)) END AS last_lsn,
+	v.since,
+	v.until,
+	v.definition
+FROM _pipeline.stage_versions v
+	JOIN _pipeline.pipelines p ON p.pipeline_id = v.pipeline_id
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.stage_versions IS 'each time that a version of a stage came into force; since and until are versions of the definition, which lineage names';
 
 CREATE VIEW pipeline.outputs WITH (security_barrier) AS
 SELECT p.name AS pipeline,
@@ -214,6 +246,29 @@ FROM _pipeline.worker_states c
 WHERE c.pid IS NOT NULL AND _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.workers IS 'worker processes of this database';
 
+-- A pipeline that was never started has no partition.
+CREATE VIEW pipeline.partitions WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	c.segment,
+	c.partition,
+	coalesce(k.workers, p.workers) AS workers,
+	c.pid,
+	k.commit_lsn AS checkpoint,
+	CASE
+		WHEN NOT p.running THEN 'stopped'
+		ELSE c.worker_state
+	END AS state,
+	coalesce(n.events, 0) AS events,
+	c.events_per_second AS rows_per_second
+FROM _pipeline.worker_states c
+	JOIN _pipeline.pipelines p ON p.pipeline_id = c.pipeline_id
+	LEFT JOIN _pipeline.checkpoints k
+		ON k.pipeline_id = c.pipeline_id AND k.segment = c.segment AND k.partition = c.partition
+	LEFT JOIN _pipeline.counts n
+		ON n.pipeline_id = c.pipeline_id AND n.segment = c.segment AND n.partition = c.partition AND n.output_id = 0
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.partitions IS 'the workers'' shares of pipelines, with a process or without';
+
 CREATE VIEW pipeline.stage_stats WITH (security_barrier) AS
 SELECT p.name AS pipeline,
 	s.position,
@@ -302,7 +357,7 @@ COMMENT ON VIEW pipeline.batches IS 'what each worker processed in one transacti
 CREATE VIEW pipeline.dead_letters WITH (security_barrier) AS
 SELECT d.id,
 	p.name AS pipeline,
-	d.version,
+	d.code_version AS version,
 	d.stage,
 	d.kind,
 	d.reason,

@@ -28,6 +28,7 @@
 #include "api/preflight.h"
 #include "api/segments.h"
 #include "api/upserts.h"
+#include "api/workers.h"
 #include "backlog/store.h"
 #include "base/control.h"
 #include "base/shm.h"
@@ -42,7 +43,7 @@ PPL_FUNCTION(pipeline_start);
 PPL_FUNCTION(pipeline_stop);
 PPL_FUNCTION(pipeline_restart);
 
-static void check_startable(const PplPipeline *pipeline);
+static void check_startable(PplPipeline *pipeline);
 static void refuse_lost(const PplPipeline *pipeline, const PplDatabase *db);
 static void give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn);
 static bool has_queued(const PplPipeline *pipeline);
@@ -163,7 +164,7 @@ refuse_lost(const PplPipeline *pipeline, const PplDatabase *db)
 
 /* Would a worker find all it needs?  Things may have changed since. */
 static void
-check_startable(const PplPipeline *pipeline)
+check_startable(PplPipeline *pipeline)
 {
 	ListCell   *lc;
 
@@ -185,6 +186,7 @@ check_startable(const PplPipeline *pipeline)
 	ppl_logs_settle(pipeline);
 	ppl_check_chain(pipeline);
 	ppl_upserts_settle(pipeline);
+	ppl_workers_settle(pipeline);
 }
 
 /*

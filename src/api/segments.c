@@ -420,7 +420,7 @@ ppl_segments_take_places(const PplPipeline *pipeline, const List *shares)
 								  list_length(shares), ppl_shared->nconsumers,
 								  pipeline->name, list_length(shares)),
 				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
-						 ppl_shared->nconsumers * 2)));
+						 Max(ppl_shared->nconsumers * 2, list_length(shares)))));
 	}
 }
 
@@ -447,5 +447,6 @@ emit(const PplPipeline *pipeline, const PplShare *share, PplControlAction action
 	control.source = share->source;
 	control.owner = pipeline->owner;
 	control.operations = share->operations;
+	control.workers = action == PPL_CONTROL_BIRTH ? share->workers : 0;
 	ppl_control_emit(&control);
 }

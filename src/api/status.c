@@ -23,11 +23,12 @@
 #include "api/access.h"
 #include "api/args.h"
 #include "base/latency.h"
+#include "base/rate.h"
 #include "base/shm.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
-#define CONSUMER_COLUMNS 23
+#define CONSUMER_COLUMNS 24
 #define DATABASE_COLUMNS 15
 
 PPL_FUNCTION(pipeline_consumers);
@@ -65,7 +66,7 @@ pipeline_consumers(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (ppl_shared == NULL)
 		return (Datum) 0;
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer copy;
 
@@ -113,6 +114,7 @@ put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
 	error_parts(&consumer->error, &values[18], &nulls[18]);
 	values[22] = BoolGetDatum(pg_atomic_read_u64(&consumer->moves) !=
 							  pg_atomic_read_u64(&consumer->moves_done));
+	values[23] = Float8GetDatum(ppl_rate_read(consumer, GetCurrentTimestamp()));
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

@@ -108,7 +108,8 @@ wait_processed(PplDatabase *db, const PplPipeline *pipeline, XLogRecPtr lsn,
 		XLogRecPtr	upto = share->upstream == 0 ? lsn :
 		handed_over(pipeline->pipeline_id, share->upstream);
 
-		if (!wait_for_place(db, share->place, upto, until))
+		if (share->place.partition == 1 &&
+			!wait_for_place(db, share->place, upto, until))
 			return false;
 	}
 	return shares != NIL;
@@ -196,7 +197,7 @@ is_processed(PplDatabase *db, PplPlace place, XLogRecPtr lsn)
 	pg_read_barrier();
 
 	LWLockAcquire(ppl_shared->lock, LW_SHARED);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 

@@ -283,7 +283,7 @@ copy_control(Step *step, const PplSpoolRaw *raw, PplPosition position)
 	if (control.action == PPL_CONTROL_BIRTH)
 	{
 		ppl_backlog_birth(step->place, step->slot_lsn, position,
-						  control.version);
+						  control.version, control.workers);
 		step->state.born = true;
 		step->state.position = position;
 		step->state.bytes = 0;

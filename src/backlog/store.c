@@ -98,7 +98,7 @@ ppl_backlog_load(PplPlace place, XLogRecPtr slot_lsn, PplBacklogState *state)
  */
 void
 ppl_backlog_birth(PplPlace place, XLogRecPtr slot_lsn, PplPosition position,
-				  int version)
+				  int version, int workers)
 {
 	PplSqlArg	args[] = {
 		PLACE_ARGS(place),
@@ -108,6 +108,7 @@ ppl_backlog_birth(PplPlace place, XLogRecPtr slot_lsn, PplPosition position,
 		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
 		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
 		ppl_sql_arg(LSNOID, LSNGetDatum(slot_lsn)),
+		ppl_sql_arg_int(workers),
 	};
 
 	(void) ppl_sql_run("DELETE FROM " PPL_BACKLOG
@@ -115,10 +116,14 @@ ppl_backlog_birth(PplPlace place, XLogRecPtr slot_lsn, PplPosition position,
 					   3, args);
 	(void) ppl_sql_run("INSERT INTO " PPL_CHECKPOINTS " AS c"
 					   " (pipeline_id, segment, partition, commit_lsn, seq, version,"
-					   "  system_identifier, database, slot_lsn, updated_at)"
-					   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, pg_catalog.clock_timestamp())"
+					   "  workers, since, system_identifier, database, slot_lsn,"
+					   "  updated_at)"
+					   " SELECT $1, $2, p, $4, $5, $6, $10, $6, $7, $8, $9,"
+					   "  pg_catalog.clock_timestamp()"
+					   " FROM pg_catalog.generate_series(1, $10) p"
 					   " ON CONFLICT (pipeline_id, segment, partition) DO UPDATE"
 					   " SET commit_lsn = $4, seq = $5, version = $6,"
+					   "  workers = $10, since = $6,"
 					   "  system_identifier = $7, database = $8, slot_lsn = $9,"
 					   "  updated_at = pg_catalog.clock_timestamp()"
 					   " WHERE c.system_identifier <> $7 OR c.database <> $8"

@@ -19,7 +19,8 @@ typedef struct PplBacklogState
 extern void ppl_backlog_load(PplPlace place, XLogRecPtr slot_lsn,
 							 PplBacklogState *state);
 extern void ppl_backlog_birth(PplPlace place, XLogRecPtr slot_lsn,
-							  PplPosition position, int version);
+							  PplPosition position, int version,
+							  int workers);
 extern void ppl_backlog_add(PplPlace place, const PplChunk *chunk);
 extern bool ppl_backlog_first(PplPlace place, PplPosition done,
 							  uint32 *chunk_id);

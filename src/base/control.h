@@ -39,7 +39,9 @@ typedef struct PplControl
 	int32		version;		/* of the definition, from this change on */
 	Oid			source;
 	Oid			owner;
-	uint32		flags;			/* PPL_CONTROL_PAUSES */
+	uint16		flags;			/* PPL_CONTROL_PAUSES */
+	uint16		workers;		/* of the segment, from here on; 0 = as many
+								 * as before */
 	uint32		segment;		/* 0 = all of the pipeline */
 	uint32		partition;		/* 0 = all of the segment */
 	uint64		secret;			/* proves that the extension wrote it */

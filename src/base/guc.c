@@ -30,6 +30,7 @@ int			ppl_guc_max_backlog = 10 * 1024;
 int			ppl_guc_max_databases = 16;
 int			ppl_guc_max_retained_wal = 1024;
 int			ppl_guc_max_segments = 1024;
+int			ppl_guc_max_workers = 0;
 int			ppl_guc_worker_idle_timeout = 60 * 1000;
 
 /*
@@ -107,6 +108,13 @@ ppl_guc_define(void)
 							&ppl_guc_max_segments,
 							1024, 1, PPL_MAX_SEGMENTS,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("pipeline.max_workers",
+							"Worker processes that pipelines of this server may have at a time",
+							"More busy pipelines take turns. Zero means as many as max_worker_processes leaves.",
+							&ppl_guc_max_workers,
+							0, 0, PPL_MAX_SEGMENTS,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("pipeline.worker_idle_timeout",
 							"Time without events after which a worker process ends",

@@ -15,6 +15,7 @@ extern int	ppl_guc_max_backlog;	/* MB */
 extern int	ppl_guc_max_databases;
 extern int	ppl_guc_max_retained_wal;	/* MB */
 extern int	ppl_guc_max_segments;
+extern int	ppl_guc_max_workers;	/* 0 = no limit of ours */
 extern int	ppl_guc_worker_idle_timeout;	/* ms, 0 = never */
 
 extern void ppl_guc_define(void);

@@ -12,6 +12,13 @@ typedef struct PplPlace
 	int32		partition;		/* of the segment, from 1 */
 } PplPlace;
 
+/* Some of the partitions of a segment: one. */
+typedef struct PplPortion
+{
+	int32		workers;		/* there are so many */
+	int32		partition;		/* beyond them: it has nothing */
+} PplPortion;
+
 static inline bool
 ppl_place_equal(PplPlace a, PplPlace b)
 {

@@ -88,6 +88,7 @@ shm_startup(void)
 		ppl_shared->epoch = (uint64) GetCurrentTimestamp();
 		process_init(&ppl_shared->launcher);
 		process_init(&ppl_shared->mover);
+		pg_atomic_init_u32(&ppl_shared->waiting, 0);
 		pg_atomic_init_u64(&ppl_shared->next_segment_lsn, 0);
 		ppl_shared->ndatabases = ppl_guc_max_databases;
 		ppl_shared->nconsumers = ppl_guc_max_segments;
@@ -117,6 +118,8 @@ process_init(PplProcess *process)
 	memset(process, 0, sizeof(*process));
 	process->generation = generation;
 	pg_atomic_init_u32(&process->procno, PPL_NO_PROC);
+	pg_atomic_init_u32(&process->spare, 0);
+	pg_atomic_init_u32(&process->asked, 0);
 }
 
 /* All but the condition variable, on which somebody may still be waiting. */
@@ -141,6 +144,7 @@ database_reset(PplDatabase *db)
 	pg_atomic_init_u32(&db->mover_wanted, 0);
 	pg_atomic_init_u32(&db->has_consumers, 0);
 	pg_atomic_init_u32(&db->capture_asleep, 0);
+	pg_atomic_init_u32(&db->has_stuck, 0);
 	pg_atomic_init_u64(&db->transactions, 0);
 }
 
@@ -163,10 +167,14 @@ consumer_reset(PplConsumer *consumer)
 	pg_atomic_init_u64(&consumer->pending_pos, 0);
 	pg_atomic_init_u32(&consumer->letters_xid, InvalidTransactionId);
 	pg_atomic_init_u32(&consumer->stops, 0);
+	pg_atomic_init_u32(&consumer->repairs, 0);
 	pg_atomic_init_u64(&consumer->confirm_lsn, 0);
 	pg_atomic_init_u64(&consumer->batches, 0);
 	pg_atomic_init_u64(&consumer->retries, 0);
 	pg_atomic_init_u64(&consumer->last_commit_time, 0);
+	pg_atomic_init_u64(&consumer->rate_window, 0);
+	pg_atomic_init_u64(&consumer->rate_events, 0);
+	pg_atomic_init_u64(&consumer->rate_before, 0);
 	for (int i = 0; i < PPL_LATENCY_BUCKETS; i++)
 		pg_atomic_init_u64(&consumer->latency[i], 0);
 }
@@ -263,7 +271,7 @@ ppl_database_request(Oid dboid)
 PplConsumer *
 ppl_consumer_find(Oid dboid, PplPlace place)
 {
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 
@@ -291,6 +299,7 @@ ppl_consumer_create(Oid dboid, PplPlace place)
 		consumer_reset(consumer);
 		consumer->place = place;
 		consumer->dboid = dboid;
+		ppl_shared->nused = Max(ppl_shared->nused, i + 1);
 		return consumer;
 	}
 	return NULL;
@@ -304,7 +313,7 @@ ppl_consumer_create(Oid dboid, PplPlace place)
 static void
 free_reservations(void)
 {
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 		TransactionId xid = consumer->reserved_by;
@@ -415,6 +424,13 @@ ppl_consumer_set_state(PplConsumer *consumer, PplWorkerState state)
 	if (consumer->state != state || consumer->since == 0)
 		consumer->since = GetCurrentTimestamp();
 	consumer->state = state;
+	if (state == PPL_WORKER_FAILED || state == PPL_WORKER_PAUSED)
+	{
+		PplDatabase *db = ppl_database_find(consumer->dboid);
+
+		if (db != NULL)
+			pg_atomic_write_u32(&db->has_stuck, 1);
+	}
 }
 
 void

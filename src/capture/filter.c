@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "backlog/store.h"
+#include "base/clock.h"
 #include "base/guc.h"
 #include "base/shm.h"
 #include "capture/filter.h"
@@ -47,6 +48,10 @@ static struct
 	MemoryContext context;
 	HTAB	   *sources;		/* PplSource by relid */
 	List	   *consumers;		/* FilterConsumer * */
+	FilterConsumer **by_entry;	/* the same by number of the entry in shared
+								 * memory */
+	PplSource  *touched;		/* those that are, chained */
+	List	   *controlled;		/* consumers with a control_pos */
 	PplDatabase *db;
 	bool		wake_launcher;	/* at the next publication */
 	bool		unfinished;		/* some source has records of this transaction
@@ -65,7 +70,11 @@ static void control_consumer(FilterConsumer *consumer, const PplControl *control
 							 PplSpoolPos end);
 static void unwant(FilterConsumer *consumer);
 static void count_operations(void);
+static void forget_turn(PplConsumer *shared);
+static void note_control(FilterConsumer *consumer, PplSpoolPos end);
 static bool wakes(const PplConsumer *consumer, uint8 action);
+static void come_sooner(PplConsumer *shared);
+static void tell(FilterConsumer *consumer, PplSpoolPos pending);
 
 /*
  * Prepare an empty filter for this process's database.
@@ -82,6 +91,9 @@ ppl_filter_init(void)
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(PplSource);
 	ctl.hcxt = self.context;
+	self.by_entry = MemoryContextAllocZero(self.context,
+										 mul_size(ppl_shared->nconsumers,
+												  sizeof(FilterConsumer *)));
 	self.sources = hash_create("pipeline sources", 64, &ctl,
 							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ppl_route_init(self.context);
@@ -144,18 +156,15 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(oldcontext);
 
+	count_operations();
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *shared = &ppl_shared->consumers[i];
-		bool		known = false;
 
-		if (shared->dboid != MyDatabaseId)
-			continue;
-		foreach(lc, self.consumers)
-			known |= ((FilterConsumer *) lfirst(lc))->shared == shared;
 		/* a reserved one waits for the record of its birth */
-		if (!known && !TransactionIdIsValid(shared->reserved_by))
+		if (shared->dboid == MyDatabaseId && self.by_entry[i] == NULL &&
+			!TransactionIdIsValid(shared->reserved_by))
 			shared->dropped = true;
 	}
 	LWLockRelease(ppl_shared->lock);
@@ -215,15 +224,29 @@ ppl_filter_lookup(Oid relid)
 }
 
 /*
+ * Something was appended to the spool for a source, up to this position.
+ */
+void
+ppl_filter_touch(PplSource *source, PplSpoolPos end)
+{
+	source->last_pos = end;
+	if (source->touched)
+		return;
+	source->touched = true;
+	source->next_touched = self.touched;
+	self.touched = source;
+}
+
+/*
  * Find or make the consumer of a share, here and in shared memory.  That it has
- * a backlog is said in one with that it is there.
+ * a backlog is said in one with that it is there.  The caller counts the
+ * operations anew when it has all it wants.
  */
 static FilterConsumer *
 want(const PplShare *share, Oid owner, bool backlog)
 {
-	FilterConsumer *consumer = NULL;
+	FilterConsumer *consumer;
 	PplConsumer *shared;
-	ListCell   *lc;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	shared = ppl_consumer_find(MyDatabaseId, share->place);
@@ -247,23 +270,19 @@ want(const PplShare *share, Oid owner, bool backlog)
 				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
 						 ppl_shared->nconsumers * 2)));
 
-	foreach(lc, self.consumers)
-	{
-		if (((FilterConsumer *) lfirst(lc))->shared == shared)
-			consumer = lfirst(lc);
-	}
+	consumer = self.by_entry[shared - ppl_shared->consumers];
 	if (consumer == NULL)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(self.context);
 
 		consumer = palloc0(sizeof(*consumer));
 		self.consumers = lappend(self.consumers, consumer);
+		self.by_entry[shared - ppl_shared->consumers] = consumer;
 		MemoryContextSwitchTo(oldcontext);
 	}
 	consumer->shared = shared;
 	consumer->source = share->source;
 	consumer->operations = share->operations;
-	count_operations();
 	return consumer;
 }
 
@@ -271,11 +290,13 @@ static void
 unwant(FilterConsumer *consumer)
 {
 	self.consumers = list_delete_ptr(self.consumers, consumer);
+	self.controlled = list_delete_ptr(self.controlled, consumer);
+	self.by_entry[consumer->shared - ppl_shared->consumers] = NULL;
 	pfree(consumer);
 	count_operations();
 }
 
-/* Work out anew what is wanted of each relation. */
+/* Work out anew what is wanted of each relation, and by whom. */
 static void
 count_operations(void)
 {
@@ -283,9 +304,15 @@ count_operations(void)
 	PplSource  *source;
 	ListCell   *lc;
 
+	MemoryContext oldcontext = MemoryContextSwitchTo(self.context);
+
 	hash_seq_init(&scan, self.sources);
 	while ((source = hash_seq_search(&scan)) != NULL)
+	{
 		source->operations = 0;
+		list_free(source->consumers);
+		source->consumers = NIL;
+	}
 	foreach(lc, self.consumers)
 	{
 		FilterConsumer *consumer = lfirst(lc);
@@ -298,7 +325,9 @@ count_operations(void)
 			source->relid = consumer->source;
 		}
 		source->operations |= consumer->operations;
+		source->consumers = lappend(source->consumers, consumer);
 	}
+	MemoryContextSwitchTo(oldcontext);
 	ppl_route_sources_changed();
 	pg_atomic_write_u32(&self.db->has_consumers, self.consumers != NIL);
 }
@@ -331,6 +360,7 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 		};
 		FilterConsumer *consumer = want(&share, control->owner, false);
 
+		count_operations();
 		pg_atomic_write_u64(&consumer->shared->confirm_lsn, commit_lsn);
 		ppl_atomic_max(&consumer->shared->read_pos, begin);
 		concerned = list_make1(consumer);
@@ -347,7 +377,7 @@ control_consumer(FilterConsumer *consumer, const PplControl *control,
 {
 	PplConsumer *shared = consumer->shared;
 
-	consumer->control_pos = end;
+	note_control(consumer, end);
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	shared->process.not_before = 0;
@@ -362,6 +392,7 @@ control_consumer(FilterConsumer *consumer, const PplControl *control,
 		case PPL_CONTROL_STOP:
 			shared->running = false;
 			pg_atomic_fetch_add_u32(&shared->stops, 1);
+			forget_turn(shared);
 			break;
 		case PPL_CONTROL_DROP:
 			shared->dropped = true;
@@ -401,7 +432,34 @@ give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin)
 		ppl_consumer_set_state(shared, PPL_WORKER_IDLE);
 	shared->lost = false;
 	shared->running = true;
+	forget_turn(shared);
 	ppl_atomic_max(&shared->read_pos, begin);
+}
+
+/*
+ * A worker that comes begins anew; one that is there is told otherwise.  Caller
+ * holds shared->lock exclusively.
+ */
+static void
+forget_turn(PplConsumer *shared)
+{
+	if (shared->process.pid != 0 && !shared->process.leaving)
+		return;
+	shared->turn.valid = false;
+	if (shared->state != PPL_WORKER_LOST)
+		ppl_consumer_set_state(shared, PPL_WORKER_IDLE);
+}
+
+/* This consumer has a control record up to there. */
+static void
+note_control(FilterConsumer *consumer, PplSpoolPos end)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(self.context);
+
+	if (consumer->control_pos == 0)
+		self.controlled = lappend(self.controlled, consumer);
+	consumer->control_pos = end;
+	MemoryContextSwitchTo(oldcontext);
 }
 
 /*
@@ -421,21 +479,55 @@ wakes(const PplConsumer *consumer, uint8 action)
 
 /*
  * A transaction changed the catalogs: that may be what a consumer that cannot
- * go on waits for.
+ * go on waits for.  One that gave its process away has left its waiting to us.
  */
 void
 ppl_filter_catalog_changed(void)
 {
 	ListCell   *lc;
+	bool		any = false;
 
+	if (pg_atomic_exchange_u32(&self.db->has_stuck, 0) == 0)
+		return;
 	foreach(lc, self.consumers)
 	{
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
 
-		if (shared->state == PPL_WORKER_FAILED ||
-			shared->state == PPL_WORKER_PAUSED)
-			ppl_wake(&shared->process.procno);
+		if (shared->state != PPL_WORKER_FAILED &&
+			shared->state != PPL_WORKER_PAUSED)
+			continue;
+		any = true;
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		pg_atomic_fetch_add_u32(&shared->repairs, 1);
+		if (shared->process.pid == 0 || shared->process.leaving)
+		{
+			come_sooner(shared);
+			self.wake_launcher = true;
+		}
+		LWLockRelease(ppl_shared->lock);
+		ppl_wake(&shared->process.procno);
 	}
+	if (any)
+		pg_atomic_write_u32(&self.db->has_stuck, 1);
+}
+
+/*
+ * Shorten the time until a worker is started, as ppl_wait does where there is
+ * one.  Caller holds shared->lock exclusively.
+ */
+static void
+come_sooner(PplConsumer *shared)
+{
+	int64		due;
+
+	if (shared->process.not_before == 0)
+		return;
+	due = ppl_clock_ms() + ((int64) PPL_REPAIR_MS <<
+							Min(shared->turn.shortcuts, PPL_REPAIR_SHIFT));
+	if (due >= shared->process.not_before)
+		return;
+	shared->process.not_before = due;
+	shared->turn.shortcuts++;
 }
 
 /*
@@ -458,8 +550,7 @@ ppl_filter_finish(PplSpoolPos end)
 		if (!source->unfinished)
 			continue;
 		source->unfinished = false;
-		source->touched = true;
-		source->last_pos = end;
+		ppl_filter_touch(source, end);
 	}
 	return true;
 }
@@ -473,43 +564,54 @@ void
 ppl_filter_publish(bool within)
 {
 	ListCell   *lc;
-	HASH_SEQ_STATUS scan;
-	PplSource  *source;
 
-	foreach(lc, self.consumers)
+	for (PplSource *source = self.touched; source != NULL;
+		 source = source->next_touched)
+	{
+		source->touched = false;
+		if (within)
+			source->unfinished = self.unfinished = true;
+		foreach(lc, source->consumers)
+		{
+			ppl_atomic_max(&((FilterConsumer *) lfirst(lc))->shared->events_pos,
+						   source->last_pos);
+			tell(lfirst(lc), source->last_pos);
+		}
+	}
+	self.touched = NULL;
+	foreach(lc, self.controlled)
 	{
 		FilterConsumer *consumer = lfirst(lc);
-		PplSpoolPos pending = consumer->control_pos;
 
-		source = hash_search(self.sources, &consumer->source, HASH_FIND, NULL);
-		if (source != NULL && source->touched)
-		{
-			ppl_atomic_max(&consumer->shared->events_pos, source->last_pos);
-			pending = Max(pending, source->last_pos);
-		}
-		if (pending == 0)
-			continue;
+		tell(consumer, consumer->control_pos);
 		consumer->control_pos = 0;
-		ppl_atomic_max(&consumer->shared->pending_pos, pending);
-		pg_memory_barrier();
-		if (pg_atomic_read_u32(&consumer->shared->process.procno) != PPL_NO_PROC)
-			ppl_wake(&consumer->shared->process.procno);
-		else if (consumer->shared->running)
-			self.wake_launcher = true;
 	}
-	hash_seq_init(&scan, self.sources);
-	while ((source = hash_seq_search(&scan)) != NULL)
-	{
-		if (within && source->touched)
-			source->unfinished = self.unfinished = true;
-		source->touched = false;
-	}
+	list_free(self.controlled);
+	self.controlled = NIL;
 
 	if (self.wake_launcher)
 	{
 		self.wake_launcher = false;
 		ppl_wake_launcher();
 	}
+}
+
+/*
+ * There are records up to this position for a consumer.  The launcher is asked
+ * for a process once; if there is none for long, it remembers.
+ */
+static void
+tell(FilterConsumer *consumer, PplSpoolPos pending)
+{
+	PplConsumer *shared = consumer->shared;
+
+	ppl_atomic_max(&shared->pending_pos, pending);
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&shared->process.procno) != PPL_NO_PROC)
+		ppl_wake(&shared->process.procno);
+	else if (shared->running &&
+			 pg_atomic_exchange_u32(&shared->process.asked, 1) == 0)
+		self.wake_launcher = true;
 }
 
 /*
@@ -622,7 +724,7 @@ void
 ppl_filter_forget_all(void)
 {
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *shared = &ppl_shared->consumers[i];
 

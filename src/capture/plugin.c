@@ -156,8 +156,7 @@ publish(bool within)
 static void
 note_appended(PplSource *source, PplSpoolPos end)
 {
-	source->touched = true;
-	source->last_pos = end;
+	ppl_filter_touch(source, end);
 	self.appended = true;
 	if (ppl_spool_writer_bytes(self.writer) - self.published_bytes >= 16 * PPL_PUBLISH_BYTES)
 		(void) publish(true);

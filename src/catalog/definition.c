@@ -36,7 +36,8 @@
 	" lineage = 'row', search_path," \
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
-	" version, slot_lsn, next_segment"
+	" version, slot_lsn, consistency, workers, partition_since, partition_by," \
+	" partition_key, partition_chosen, next_segment"
 
 /* The extension, as last looked up. */
 static struct
@@ -47,6 +48,8 @@ static struct
 
 static PplPipeline *load_whole(const PplSqlResult *rows);
 static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
+static void read_partitioning(const PplSqlResult *rows, int64 row,
+							  PplPartitioning *partitioning);
 static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
 static void load_parts(List *pipelines);
@@ -121,15 +124,19 @@ ppl_definition_shares(const PplPipeline *pipeline)
 	foreach(lc, ppl_definition_segments(pipeline))
 	{
 		PplPipeline *segment = lfirst(lc);
-		PplShare   *share = palloc0(sizeof(*share));
+		for (int i = 1; i <= segment->partitioning.workers; i++)
+		{
+			PplShare   *share = palloc0(sizeof(*share));
 
-		share->place.pipeline_id = pipeline->pipeline_id;
-		share->place.segment = segment->segment;
-		share->place.partition = 1;
-		share->upstream = segment->upstream;
-		share->source = segment->source;
-		share->operations = segment->operations;
-		shares = lappend(shares, share);
+			share->place.pipeline_id = pipeline->pipeline_id;
+			share->place.segment = segment->segment;
+			share->place.partition = i;
+			share->upstream = segment->upstream;
+			share->source = segment->source;
+			share->operations = segment->operations;
+			share->workers = segment->partitioning.workers;
+			shares = lappend(shares, share);
+		}
 	}
 	return shares;
 }
@@ -211,7 +218,13 @@ ppl_definition_segment(const PplPipeline *pipeline, int segment)
 	part->upstream = before;
 	part->hands_keys &= read && part->stages != NIL;
 	if (part->upstream != 0)
+	{
+		/* one worker, for whatever the one before shares out */
+		memset(&part->partitioning, 0, sizeof(part->partitioning));
+		part->partitioning.ordered = true;
+		part->partitioning.workers = 1;
 		part->source = ppl_definition_log(pipeline->pipeline_id, part->upstream);
+	}
 	if (part->stages != NIL && read)
 	{
 		part->hand = psprintf("(%s)", last_stage_name(part));
@@ -406,8 +419,24 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	if (!ppl_sql_isnull(rows, row, 10))
 		pipeline->slot_lsn = DatumGetLSN(ppl_sql_value(rows, row, 10));
 	pipeline->version = ppl_sql_int(rows, row, 9);
-	pipeline->next_segment = ppl_sql_int(rows, row, 11);
+	pipeline->consistency = ppl_sql_text(rows, row, 11);
+	read_partitioning(rows, row, &pipeline->partitioning);
+	pipeline->next_segment = ppl_sql_int(rows, row, 17);
 	return pipeline;
+}
+
+static void
+read_partitioning(const PplSqlResult *rows, int64 row,
+				  PplPartitioning *partitioning)
+{
+	partitioning->ordered = strcmp(ppl_sql_text(rows, row, 11), "strong") == 0;
+	partitioning->workers = ppl_sql_int(rows, row, 12);
+	partitioning->since = ppl_sql_int(rows, row, 13);
+	if (!ppl_sql_isnull(rows, row, 14))
+		partitioning->columns = read_words(ppl_sql_value(rows, row, 14));
+	if (!ppl_sql_isnull(rows, row, 15))
+		partitioning->key = read_words(ppl_sql_value(rows, row, 15));
+	partitioning->chosen = ppl_sql_bool(rows, row, 16);
 }
 
 /* The elements of a text[], as char *. */
@@ -442,8 +471,11 @@ load_stages(List *pipelines, const PplSqlArg *ids)
 	PplSqlResult *rows = ppl_sql_read("SELECT stage_id, name, kind, handler, query,"
 									  " on_error, max_attempts, version,"
 									  " coalesce(ceil(extract(epoch FROM timeout) * 1000), 0)::int,"
-									  " segment, pipeline_id"
-									  " FROM " PPL_STAGES
+									  " segment, pipeline_id,"
+									  " (SELECT v.body_md5 FROM " PPL_STAGE_VERSIONS " v"
+									  "  WHERE v.pipeline_id = s.pipeline_id"
+									  "  AND v.stage_id = s.stage_id AND v.until IS NULL)"
+									  " FROM " PPL_STAGES " s"
 									  " WHERE pipeline_id = ANY ($1)"
 									  " ORDER BY pipeline_id, position",
 									  1, ids);
@@ -464,6 +496,7 @@ load_stages(List *pipelines, const PplSqlArg *ids)
 		stage->version = ppl_sql_int(rows, row, 7);
 		stage->timeout = ppl_sql_int(rows, row, 8);
 		stage->segment = ppl_sql_int(rows, row, 9);
+		stage->body_md5 = ppl_sql_text(rows, row, 11);
 		pipeline->stages = lappend(pipeline->stages, stage);
 	}
 }

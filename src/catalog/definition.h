@@ -37,6 +37,7 @@ typedef struct PplStage
 	int			timeout;		/* ms for one event, 0 = none */
 	int			version;		/* of this stage */
 	int			segment;		/* that it runs in */
+	char	   *body_md5;		/* of that version, NULL if it is not known */
 } PplStage;
 
 typedef struct PplOutput
@@ -55,6 +56,17 @@ typedef struct PplOutput
 	int			segment;		/* its own if it is isolated, else 0 */
 } PplOutput;
 
+/* How the events of a segment are shared out among its workers. */
+typedef struct PplPartitioning
+{
+	bool		ordered;		/* strong: one worker */
+	int			workers;
+	int			since;			/* definition version from which that holds */
+	List	   *columns;		/* partition_by, char *; NIL = by event id */
+	List	   *key;			/* the same by number and type, char * */
+	bool		chosen;			/* not declared: taken from keys of outputs */
+} PplPartitioning;
+
 typedef struct PplPipeline
 {
 	int			pipeline_id;
@@ -70,6 +82,8 @@ typedef struct PplPipeline
 	bool		born;			/* was started at least once */
 	XLogRecPtr	slot_lsn;		/* slot that it was born with */
 	int			version;		/* of the definition */
+	char	   *consistency;
+	PplPartitioning partitioning;
 	List	   *stages;			/* PplStage *, in order */
 	List	   *outputs;		/* PplOutput *, by output_id */
 	int			next_segment;	/* number that was never used */
@@ -91,6 +105,7 @@ typedef struct PplShare
 	int			upstream;		/* segment that hands over to it, 0 = none */
 	Oid			source;			/* relation whose events it takes */
 	uint16		operations;		/* PPL_OP_* of it */
+	int			workers;		/* that share the events with it */
 } PplShare;
 
 /* The shares of a pipeline's work, PplShare *, in CurrentMemoryContext. */

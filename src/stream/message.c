@@ -96,8 +96,7 @@ ppl_rows_add_nothing(PplRowsMessage *message)
 	PplRowsRow	row;
 
 	memset(&row, 0, sizeof(row));
-	appendBinaryStringInfo(&message->data, (const char *) &row, sizeof(row));
-	appendStringInfoSpaces(&message->data, MAXALIGN(sizeof(row)) - sizeof(row));
+	appendBinaryStringInfo(&message->data, (const char *) &row, SizeOfPplRowsRow);
 	((PplRowsHeader *) message->data.data)->nrows++;
 }
 
@@ -168,21 +167,18 @@ append(PplRowsMessage *message, uint16 infomask, uint16 infomask2, uint8 hoff,
 	   const char *bytes, Size len)
 {
 	StringInfo	data = &message->data;
-	Size		size = MAXALIGN(sizeof(PplRowsRow) + len);
-	PplRowsRow *row;
+	PplRowsRow	row;
 
 	if (len > PPL_ROWS_MAX_ROW)
 		refuse_large(len);
-	enlargeStringInfo(data, size);
-	row = (PplRowsRow *) (data->data + data->len);
-	memset(row, 0, sizeof(*row));
-	row->len = len;
-	row->infomask = infomask & (HEAP_HASNULL | HEAP_HASVARWIDTH);
-	row->infomask2 = infomask2 & HEAP_NATTS_MASK;
-	row->hoff = hoff;
-	memcpy(row + 1, bytes, len);
-	memset((char *) (row + 1) + len, 0, size - sizeof(*row) - len);
-	data->len += size;
+	row.len = len;
+	row.infomask = infomask & (HEAP_HASNULL | HEAP_HASVARWIDTH);
+	row.infomask2 = infomask2 & HEAP_NATTS_MASK;
+	row.hoff = hoff;
+	enlargeStringInfo(data, SizeOfPplRowsRow + len);
+	memcpy(data->data + data->len, &row, SizeOfPplRowsRow);
+	memcpy(data->data + data->len + SizeOfPplRowsRow, bytes, len);
+	data->len += SizeOfPplRowsRow + len;
 	((PplRowsHeader *) data->data)->nrows++;
 }
 
@@ -239,16 +235,16 @@ ppl_rows_next(PplRowsReader *reader)
 		return NULL;
 	if ((reader->header.flags & PPL_ROWS_ORIGINS) != 0)
 		read_origin(reader);
-	if (reader->end - reader->next >= sizeof(row))
-		memcpy(&row, reader->next, sizeof(row));
-	if (reader->end - reader->next < sizeof(row) ||
-		row.len > reader->end - reader->next - sizeof(row) ||
+	if (reader->end - reader->next >= SizeOfPplRowsRow)
+		memcpy(&row, reader->next, SizeOfPplRowsRow);
+	if (reader->end - reader->next < SizeOfPplRowsRow ||
+		row.len > reader->end - reader->next - SizeOfPplRowsRow ||
 		(row.hoff != 0 && (row.hoff < SizeofHeapTupleHeader ||
 						   row.hoff > row.len + SizeofHeapTupleHeader)))
 		damaged();
 	if (row.hoff == 0)
 	{
-		reader->next += MAXALIGN(sizeof(row));
+		reader->next += SizeOfPplRowsRow;
 		reader->left--;
 		return NULL;
 	}
@@ -265,8 +261,8 @@ ppl_rows_next(PplRowsReader *reader)
 	tuple->t_data->t_infomask2 = row.infomask2;
 	tuple->t_data->t_hoff = row.hoff;
 	memcpy((char *) tuple->t_data + SizeofHeapTupleHeader,
-		   reader->next + sizeof(row), row.len);
-	reader->next += MAXALIGN(sizeof(row) + row.len);
+		   reader->next + SizeOfPplRowsRow, row.len);
+	reader->next += SizeOfPplRowsRow + row.len;
 	reader->left--;
 	return tuple;
 }

@@ -2,7 +2,8 @@
  * message.h
  *		Rows in the WAL: logical messages that carry rows of no table.
  *
- * A message is a header, then rows, each at a multiple of 8:
+ * A message is a header, then rows, without any padding, since every byte of it is
+ * written:
  *
  *		PplRowsHeader
  *		[PplOriginId] PplRowsRow, bytes of the tuple	nrows times
@@ -43,18 +44,19 @@ typedef struct PplRowsHeader
 /* Begin of a row. */
 typedef struct PplRowsRow
 {
-	uint32		len;			/* of the bytes that follow, without padding */
+	uint32		len;			/* of the bytes that follow */
 	uint16		infomask;		/* t_infomask */
 	uint16		infomask2;		/* t_infomask2 */
 	uint8		hoff;			/* t_hoff */
-	uint8		unused[3];
+	/* BYTES FOLLOW */
 } PplRowsRow;
+
+#define SizeOfPplRowsRow	(offsetof(PplRowsRow, hoff) + sizeof(uint8))
 
 StaticAssertDecl(sizeof(PplRowsHeader) == 24, "header of rows has padding");
 StaticAssertDecl(offsetof(PplRowsHeader, secret) == 16,
 				 "header of rows has padding");
-StaticAssertDecl(sizeof(PplRowsRow) == 12, "row header has padding");
-StaticAssertDecl(offsetof(PplRowsRow, hoff) == 8, "row header has padding");
+StaticAssertDecl(SizeOfPplRowsRow == 9, "row header has padding");
 
 /* A message that is being made. */
 typedef struct PplRowsMessage

@@ -26,7 +26,7 @@
 							ppl_sql_arg_int((place).segment), \
 							ppl_sql_arg_int((place).partition)
 
-#define RECORD_NARGS 26
+#define RECORD_NARGS 27
 
 static const char *const record_sql =
 "WITH moved AS ("
@@ -62,7 +62,7 @@ static const char *const record_sql =
 "  (pipeline_id, segment, partition, version, redrive, first_lsn, first_seq,"
 "   last_lsn, last_seq, transactions, events, produced, filtered, rejected,"
 "   failed, attempts, started_at, processed_at, lineage)"
-" SELECT $1, $25, $26, $4, $18, $19, $20, $2, $3, $21, $8[1],"
+" SELECT $1, $25, $26, $27, $18, $19, $20, $2, $3, $21, $8[1],"
 "   $9[1], $10[1], $11[1], $12[1], $22, $23, pg_catalog.clock_timestamp(), $24"
 " WHERE $18 OR EXISTS (SELECT FROM moved)"
 " RETURNING batch_id";
@@ -79,7 +79,7 @@ ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint)
 
 	memset(checkpoint, 0, sizeof(*checkpoint));
 	result = ppl_sql_read("SELECT commit_lsn, seq, version, system_identifier,"
-						  " database, slot_lsn FROM " PPL_CHECKPOINTS
+						  " database, slot_lsn, workers, since FROM " PPL_CHECKPOINTS
 						  " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3",
 						  lengthof(args), args);
 	if (result->nrows == 0)
@@ -88,6 +88,8 @@ ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint)
 	checkpoint->position.commit_lsn = DatumGetLSN(ppl_sql_value(result, 0, 0));
 	checkpoint->position.seq = ppl_sql_int(result, 0, 1);
 	checkpoint->version = ppl_sql_int(result, 0, 2);
+	checkpoint->workers = ppl_sql_int(result, 0, 6);
+	checkpoint->since = ppl_sql_int(result, 0, 7);
 	checkpoint->foreign =
 		(uint64) DatumGetInt64(ppl_sql_value(result, 0, 3)) != GetSystemIdentifier() ||
 		ppl_sql_oid(result, 0, 4) != MyDatabaseId ||
@@ -95,10 +97,13 @@ ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint)
 }
 
 /*
- * Events count from this position on, under this version of the definition.
+ * Events count from this position on, under this version of the definition, shared
+ * out among so many workers.  The others of the segment, which were born with this
+ * one, have a row from now on, too: whoever waits for all of them sees who is missing.
  */
 void
-ppl_checkpoint_birth(PplPlace place, PplPosition position, int version)
+ppl_checkpoint_birth(PplPlace place, PplPosition position, int version,
+					 int workers)
 {
 	PplDatabase *db = ppl_database_find(MyDatabaseId);
 	PplSqlArg	args[] = {
@@ -108,17 +113,21 @@ ppl_checkpoint_birth(PplPlace place, PplPosition position, int version)
 		ppl_sql_arg_int(version),
 		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
 		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
-		ppl_sql_arg(LSNOID, LSNGetDatum(db->slot_lsn))
+		ppl_sql_arg(LSNOID, LSNGetDatum(db->slot_lsn)),
+		ppl_sql_arg_int(workers)
 	};
 
+	(void) ppl_sql_run("DELETE FROM " PPL_CHECKPOINTS
+					   " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3",
+					   3, args);
 	(void) ppl_sql_run("INSERT INTO " PPL_CHECKPOINTS
 					   " (pipeline_id, segment, partition, commit_lsn, seq, version,"
-					   "  system_identifier, database, slot_lsn, updated_at)"
-					   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, pg_catalog.clock_timestamp())"
-					   " ON CONFLICT (pipeline_id, segment, partition) DO UPDATE"
-					   " SET commit_lsn = $4, seq = $5, version = $6,"
-					   "  system_identifier = $7, database = $8, slot_lsn = $9,"
-					   "  updated_at = pg_catalog.clock_timestamp()",
+					   "  workers, since, system_identifier, database, slot_lsn,"
+					   "  updated_at)"
+					   " SELECT $1, $2, p, $4, $5, $6, $10, $6, $7, $8, $9,"
+					   "  pg_catalog.clock_timestamp()"
+					   " FROM pg_catalog.generate_series(1, $10) p"
+					   " ON CONFLICT (pipeline_id, segment, partition) DO NOTHING",
 					   lengthof(args), args);
 }
 
@@ -206,6 +215,7 @@ ppl_checkpoint_record(const PplBatchRecord *record)
 		ppl_sql_arg(BYTEAOID, PointerGetDatum(record->lineage));
 	args[n++] = ppl_sql_arg_int(record->place.segment);
 	args[n++] = ppl_sql_arg_int(record->place.partition);
+	args[n++] = ppl_sql_arg_int(record->code_version);
 	Assert(n == RECORD_NARGS);
 
 	result = ppl_sql_run(record_sql, RECORD_NARGS, args);

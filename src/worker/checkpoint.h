@@ -14,6 +14,8 @@ typedef struct PplCheckpoint
 	bool		foreign;		/* made for another slot than ours */
 	PplPosition position;
 	int			version;		/* of the definition reached */
+	int			workers;		/* partitions that share the events from here */
+	int			since;			/* version from which so many do */
 } PplCheckpoint;
 
 /* Number of what is handed over, among outputs. */
@@ -33,7 +35,8 @@ typedef struct PplCounts
 typedef struct PplBatchRecord
 {
 	PplPlace	place;
-	int			version;
+	int			version;		/* that the events see */
+	int			code_version;	/* whose stages ran */
 	bool		redrive;		/* else the checkpoint moves from before to
 								 * position */
 	PplPosition before;
@@ -53,7 +56,7 @@ typedef struct PplBatchRecord
 
 extern void ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint);
 extern void ppl_checkpoint_birth(PplPlace place, PplPosition position,
-								 int version);
+								 int version, int workers);
 extern void ppl_checkpoint_version(PplPlace place, PplPosition position,
 								   int version);
 extern int64 ppl_checkpoint_record(const PplBatchRecord *record);

@@ -19,9 +19,10 @@
 #include "worker/event.h"
 #include "worker/old.h"
 #include "worker/policy.h"
+#include "worker/share.h"
 
-#define LETTER_COLUMNS		21
-#define LETTER_ARGS			5	/* that are the same for all */
+#define LETTER_COLUMNS		22
+#define LETTER_ARGS			6	/* the same for all letters of a batch */
 #define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
 #define LETTERS_SLICE		32	/* queued ones that are read at once */
@@ -110,6 +111,7 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		digest_or_null(keys && keys->has_row, keys ? &keys->row : NULL),
 		digest_or_null(keys && keys->owes_removal, keys ? &keys->removal : NULL),
 		ppl_sql_arg_bool(keys && keys->superseded),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) ppl_share_hash(worker, batch, ordinal))),
 		ppl_sql_arg_int(origin->part)
 	};
 
@@ -130,28 +132,31 @@ write_letters(Letters *letters, PplWorker *worker)
 		return;
 	args[0] = ppl_sql_arg_int(pipeline->pipeline_id);
 	args[1] = ppl_sql_arg_int(worker->program->version);
-	args[2] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->origin));
-	args[3] = ppl_sql_arg_int(pipeline->segment);
-	args[4] = ppl_sql_arg_bool(pipeline->hand != NULL);
+	args[2] = ppl_sql_arg_int(pipeline->version);
+	args[3] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->origin));
+	args[4] = ppl_sql_arg_int(pipeline->segment);
+	args[5] = ppl_sql_arg_bool(pipeline->hand != NULL);
 	for (int i = 0; i < LETTER_COLUMNS; i++)
 		args[LETTER_ARGS + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
 	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS " AS d"
-					   " (pipeline_id, version, source, segment, handing,"
+					   " (pipeline_id, version, code_version, source, segment, handing,"
 					   "  stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
 					   "  committed_at, attempts, output, flaw, old_event,"
-					   "  source_digest, removal_digest, superseded, part)"
-					   " SELECT $1, $2, $3, $4, $5, l.* FROM ROWS FROM ("
-					   "  pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8),"
-					   "  pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11),"
-					   "  pg_catalog.unnest($12), pg_catalog.unnest($13), pg_catalog.unnest($14),"
-					   "  pg_catalog.unnest($15), pg_catalog.unnest($16), pg_catalog.unnest($17),"
-					   "  pg_catalog.unnest($18), pg_catalog.unnest($19), pg_catalog.unnest($20),"
-					   "  pg_catalog.unnest($21), pg_catalog.unnest($22), pg_catalog.unnest($23),"
-					   "  pg_catalog.unnest($24), pg_catalog.unnest($25), pg_catalog.unnest($26)) AS l"
+					   "  source_digest, removal_digest, superseded, partition_hash, part)"
+					   " SELECT $1, $2, $3, $4, $5, $6, l.* FROM ROWS FROM ("
+					   "  pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9),"
+					   "  pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12),"
+					   "  pg_catalog.unnest($13), pg_catalog.unnest($14), pg_catalog.unnest($15),"
+					   "  pg_catalog.unnest($16), pg_catalog.unnest($17), pg_catalog.unnest($18),"
+					   "  pg_catalog.unnest($19), pg_catalog.unnest($20), pg_catalog.unnest($21),"
+					   "  pg_catalog.unnest($22), pg_catalog.unnest($23), pg_catalog.unnest($24),"
+					   "  pg_catalog.unnest($25), pg_catalog.unnest($26), pg_catalog.unnest($27),"
+					   "  pg_catalog.unnest($28)) AS l"
 					   " ON CONFLICT (pipeline_id, segment, commit_lsn, seq, part) DO UPDATE SET"
 					   "  event = coalesce(excluded.event, d.event),"
-					   "  version = excluded.version, stage_id = excluded.stage_id,"
+					   "  version = excluded.version,"
+					   "  code_version = excluded.code_version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
 					   "  reason = excluded.reason, sqlstate = excluded.sqlstate,"
 					   "  detail = excluded.detail, context = excluded.context,"
@@ -235,6 +240,7 @@ enum
 	QUEUED_OLD_EVENT,
 	QUEUED_SUPERSEDED,
 	QUEUED_OWES_REMOVAL,
+	QUEUED_HASH,
 	QUEUED_PART,
 	QUEUED_HANDING,
 	QUEUED_SOURCE_DIGEST,
@@ -348,6 +354,8 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 	event->was_handing = ppl_sql_bool(letters, i, QUEUED_HANDING);
 	event->superseded = ppl_sql_bool(letters, i, QUEUED_SUPERSEDED);
 	event->removed = !ppl_sql_bool(letters, i, QUEUED_OWES_REMOVAL);
+	event->hash = (uint64) DatumGetInt64(ppl_sql_value(letters, i, QUEUED_HASH));
+	event->hashed = true;
 	event->dead_letter_id = DatumGetInt64(ppl_sql_value(letters, i, QUEUED_ID));
 	event->dead_letter_version = ppl_sql_int(letters, i, QUEUED_VERSION);
 	event->was_rejected =
@@ -356,12 +364,13 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 }
 
 /*
- * The next queued dead letters of this segment after an event and its part, in event
- * order, locked.
+ * The next queued dead letters of this segment and partition after an event and its
+ * part, in event order, locked.
  */
 static PplSqlResult *
 read_queued(PplWorker *worker, PplPosition after, int part, int limit)
 {
+	PplPortion	portion = ppl_worker_portion(worker);
 	PplSqlArg	args[] = {
 		ppl_sql_arg_int(worker->pipeline_id),
 		ppl_sql_arg(LSNOID, LSNGetDatum(after.commit_lsn)),
@@ -369,15 +378,18 @@ read_queued(PplWorker *worker, PplPosition after, int part, int limit)
 		ppl_sql_arg_int(limit),
 		ppl_sql_arg_int(worker->place.segment),
 		ppl_sql_arg_int(part),
+		ppl_sql_arg_int(portion.workers),
+		ppl_sql_arg_int(portion.partition),
 	};
 
 	return ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
 					   " committed_at, attempts, flaw, operation, old_event,"
-					   " superseded, removal_digest IS NOT NULL, part, handing,"
-					   " source_digest, removal_digest"
+					   " superseded, removal_digest IS NOT NULL, partition_hash, part,"
+					   " handing, source_digest, removal_digest"
 					   " FROM " PPL_DEAD_LETTERS
 					   " WHERE pipeline_id = $1 AND segment = $5 AND queued"
 					   " AND (commit_lsn, seq, part) > ($2, $3, $6)"
+					   " AND " PPL_PARTITION_NUMBER "(partition_hash, $7) = $8"
 					   " ORDER BY commit_lsn, seq, part LIMIT $4 FOR UPDATE",
 					   lengthof(args), args);
 }

@@ -16,6 +16,7 @@
 
 #include "base/process.h"
 #include "worker/gather.h"
+#include "worker/share.h"
 
 /* What was read when the last transaction that fits was complete. */
 typedef struct Cut
@@ -254,6 +255,44 @@ finish(PplBatch *batch, PplSpoolReader *reader, const Cut *cut, bool open,
 }
 
 /*
+ * Take the next record, a change that the pipeline wants, into the batch.  False if
+ * it belongs to another partition.
+ */
+static bool
+take_change(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
+			const PplRecordHeader *header, const PplGatherRequest *request)
+{
+	bool		shared = ppl_share_counts(request);
+	PplConcern	concern = PPL_CONCERN_ALL;
+	PplSpoolRecord record;
+	uint64		hash = 0;
+	bool		arrives = false;
+	PplEvent   *event;
+
+	if (shared && ppl_share_passes(request, header))
+	{
+		ppl_spool_reader_skip(reader);
+		return false;
+	}
+	(void) ppl_spool_reader_next(reader, end, &record);
+	if (shared)
+		concern = ppl_share_concern(request, &record, &hash, &arrives);
+	if (concern == PPL_CONCERN_NONE)
+		return false;
+	ppl_batch_add_event(batch, &record.header, record.schema->desc,
+						&record.old_tuple, &record.new_tuple);
+	event = &batch->events[batch->nevents - 1];
+	event->in_old = record.schema->in_old;
+	if ((header->flags & PPL_REC_HANDED) != 0)
+		set_origin(event, &record.origin);
+	event->concern = concern;
+	event->removed = arrives;
+	event->hashed = shared && concern != PPL_CONCERN_UNSURE;
+	event->hash = hash;
+	return true;
+}
+
+/*
  * Fill the batch from the reader's position, at most up to end, which is
  * published.  Afterwards the reader stands at batch->end_pos.
  */
@@ -266,6 +305,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 	PplSpoolRecord record;
 	bool		open = false;	/* events of an unfinished transaction */
 	bool		full = false;
+	MemoryContext oldcontext = CurrentMemoryContext;
+	bool		began = ppl_share_begin(request);
 
 	memset(&cut, 0, sizeof(cut));
 	batch->begin_pos = cut.pos = ppl_spool_reader_position(reader);
@@ -284,6 +325,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			open = false;
 			take_cut(&cut, batch, ppl_spool_reader_position(reader));
 			full = is_full(batch, request) ||
+				batch->nevents >= request->enough_rows ||
 				header.commit_lsn == request->only;
 		}
 		else if (header.kind == PPL_REC_CONTROL &&
@@ -310,12 +352,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 		else if (wanted_change(&header, request) &&
 				 ppl_position_after(position, request->done))
 		{
-			(void) ppl_spool_reader_next(reader, end, &record);
-			ppl_batch_add_event(batch, &record.header, record.schema->desc,
-								&record.old_tuple, &record.new_tuple);
-			batch->events[batch->nevents - 1].in_old = record.schema->in_old;
-			if ((header.flags & PPL_REC_HANDED) != 0)
-				set_origin(&batch->events[batch->nevents - 1], &record.origin);
+			if (!take_change(batch, reader, end, &header, request))
+				continue;
 			open = true;
 			full = is_full(batch, request) || stands_after(batch, request);
 		}
@@ -323,5 +361,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			ppl_spool_reader_skip(reader);
 	}
 
+	if (began)
+		ppl_share_end();
+	MemoryContextSwitchTo(oldcontext);
 	finish(batch, reader, &cut, open, full);
 }

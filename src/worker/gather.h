@@ -10,6 +10,7 @@
 #include "nodes/bitmapset.h"
 
 #include "base/place.h"
+#include "catalog/partitioner.h"
 #include "spool/reader.h"
 
 /* A transaction of a batch. */
@@ -26,6 +27,16 @@ typedef struct PplBatchTxn
 	PplSpoolPos end_pos;		/* in the spool, when it is complete */
 } PplBatchTxn;
 
+/* What a worker has to do with an event, see share.c. */
+typedef enum PplConcern
+{
+	PPL_CONCERN_ALL = 0,		/* it is its own */
+	PPL_CONCERN_OLD_ROW,		/* its row went to another partition: what it
+								 * produced here is removed, and that is all */
+	PPL_CONCERN_UNSURE,			/* not known yet */
+	PPL_CONCERN_NONE
+} PplConcern;
+
 typedef struct PplEvent
 {
 	PplRecordKind kind;
@@ -41,8 +52,12 @@ typedef struct PplEvent
 	bool		was_handing;	/* its segment handed over at that time */
 	bool		superseded;		/* redriven, but a later event changed its
 								 * source row: nothing for upserts */
-	bool		removed;		/* redriven, and what its old row produced is
+	bool		removed;		/* what its old row produced is removed by
+								 * another partition; or redriven, and that is
 								 * gone since it failed */
+	PplConcern	concern;
+	bool		hashed;			/* is hash known? */
+	uint64		hash;			/* of the columns of partition_by */
 	TupleDesc	desc;			/* layout of tuple */
 	bool		partial;		/* truncate of partitions of the source only */
 	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL
@@ -89,9 +104,12 @@ typedef struct PplGatherRequest
 	uint16		operations;
 	bool		born;			/* false: look for the birth record only */
 	PplPosition done;			/* skip up to here */
+	PplPortion	portion;
+	PplPartitioner *partitioner;	/* NULL = one worker for ever */
 	XLogRecPtr	only;			/* end with the transaction of this
 								 * commit_lsn; 0 = take what fits */
 	int			max_rows;
+	int			enough_rows;	/* no transaction more than fit into these */
 	Size		max_bytes;
 } PplGatherRequest;
 

@@ -214,7 +214,7 @@ ppl_hand_note_keys(PplWorker *worker, const PplBatch *batch, int first, int last
 		PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 
 		if (event->kind == PPL_REC_TRUNCATE || outcome->inert ||
-			outcome->suspected)
+			outcome->suspected || event->concern == PPL_CONCERN_NONE)
 			continue;
 		ppl_outcome_to_output(ordinal, program->statement->noutputs);
 		ppl_source_row_digests(program, event, &outcome->before, &outcome->after);
@@ -296,7 +296,8 @@ leaves_word(const PplEvent *event, const PplEventOutcome *outcome)
 {
 	const PplPipeline *pipeline = self.program->pipeline;
 
-	if (!pipeline->hands_keys || event->superseded)
+	if (!pipeline->hands_keys || event->superseded ||
+		event->concern == PPL_CONCERN_NONE)
 		return false;
 	switch (event->kind)
 	{

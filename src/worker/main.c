@@ -33,6 +33,7 @@
 #include "base/guc.h"
 #include "base/latency.h"
 #include "base/process.h"
+#include "base/rate.h"
 #include "base/wake.h"
 #include "catalog/definition.h"
 #include "worker/batch.h"
@@ -42,6 +43,8 @@
 #include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
+#include "worker/share.h"
+#include "worker/turn.h"
 #include "worker/worker.h"
 
 #define PPL_SPOOL_OPENS_MS	10	/* capture does it at once */
@@ -60,6 +63,7 @@ static bool act_on_control(const PplBatch *batch);
 static PplBatchEnd redrive(const PplBatch *batch);
 static void published(const PplBatch *batch);
 static void caught_up(XLogRecPtr decoded, PplSpoolPos end);
+static void wait_for_spool(void);
 static void sleep_or_leave(void);
 static void set_state(PplWorkerState state);
 
@@ -76,6 +80,7 @@ pipeline_worker_main(Datum arg)
 		!ppl_process_attach(&self.consumer->process, order.generation))
 		proc_exit(0);
 	self.stops = pg_atomic_read_u32(&self.consumer->stops);
+	self.stuck = ppl_turn_begin(&self);
 	set_state(PPL_WORKER_STARTING);
 	before_shmem_exit(tell_refusal, (Datum) 0);
 
@@ -118,11 +123,12 @@ pipeline_worker_main(Datum arg)
 		else if (ppl_catchup_due(&self))
 			continue;
 		else if (!readable)
-			ppl_process_wait(PPL_SPOOL_OPENS_MS);
+			wait_for_spool();
 		else if (work_once(decoded, end))
 			ppl_process_steady();
 		else
 			sleep_or_leave();
+		ppl_turn_check(&self);
 	}
 }
 
@@ -159,9 +165,15 @@ tell_refusal(int code, Datum arg)
 	LWLockRelease(ppl_shared->lock);
 }
 
+/*
+ * Who comes back to what it could not do stays what it was until it can: then
+ * retry.c or pause.c say so.
+ */
 static void
 set_state(PplWorkerState state)
 {
+	if (self.stuck && (state == PPL_WORKER_STARTING || state == PPL_WORKER_RUNNING))
+		return;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	ppl_consumer_set_state(self.consumer, state);
 	LWLockRelease(ppl_shared->lock);
@@ -185,14 +197,16 @@ load_checkpoint(void)
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pipeline = ppl_definition_load(self.pipeline_id);
-	running = pipeline != NULL && pipeline->running &&
-		ppl_definition_segment(pipeline, self.place.segment) != NULL;
+	if (pipeline != NULL)
+		pipeline = ppl_definition_segment(pipeline, self.place.segment);
+	running = pipeline != NULL && pipeline->running;
 	if (running)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
-		self.reads_source = self.consumer->source == pipeline->source;
+		self.reads_source = pipeline->upstream == 0;
 		ppl_checkpoint_load(self.place, &self.checkpoint);
 		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
+		ppl_share_prepare(&self, pipeline);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -270,6 +284,9 @@ gather(PplBatch *batch, PplSpoolPos end)
 			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
+		if (IsTransactionState())
+			AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
 		gone = true;
 	}
 	PG_END_TRY();
@@ -314,9 +331,11 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	PplBatch   *batch;
 	PplBatchEnd end_of_batch = PPL_BATCH_DONE;
 	bool		any;
+	int64		begun;
 
 	if (self.reads_source && ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
 		return true;
+	begun = ppl_clock_us();
 	batch = ppl_batch_create(self.context);
 	batch->backlog = (self.reader == self.backlog);
 	if (!gather(batch, end))
@@ -325,6 +344,8 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		return true;
 	}
 	any = batch->nevents > 0 || batch->has_control;
+	if (any)
+		self.stuck = false;
 
 	if (batch->nevents > 0)
 	{
@@ -336,6 +357,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		{
 			ppl_spool_reader_seek(self.reader, batch->end_pos);
 			published(batch);
+			ppl_turn_worked(batch->nevents, begun);
 		}
 		else
 			ppl_spool_reader_seek(self.reader, batch->begin_pos);
@@ -391,7 +413,7 @@ act_on_control(const PplBatch *batch)
 		ppl_schema_reached(&self, batch);
 	if (!gone && control->action == PPL_CONTROL_BIRTH)
 		ppl_checkpoint_birth(self.place, batch->control_position,
-							 control->version);
+							 control->version, control->workers);
 	else if (!gone)
 		ppl_checkpoint_version(self.place, batch->control_position,
 							   version);
@@ -409,6 +431,11 @@ act_on_control(const PplBatch *batch)
 
 	if (control->action == PPL_CONTROL_BIRTH && self.checkpoint.foreign)
 		set_state(PPL_WORKER_RUNNING);
+	if (control->action == PPL_CONTROL_BIRTH)
+	{
+		self.checkpoint.workers = control->workers;
+		self.checkpoint.since = version;
+	}
 	self.checkpoint.exists = true;
 	self.checkpoint.foreign = false;
 	self.checkpoint.position = batch->control_position;
@@ -453,6 +480,7 @@ published(const PplBatch *batch)
 	}
 	pg_atomic_write_u64(&consumer->last_commit_time,
 						batch->txns[batch->ntxns - 1].committed_at);
+	ppl_rate_add(consumer, now, batch->nevents);
 	pg_atomic_fetch_add_u64(&consumer->batches, 1);
 
 	ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);
@@ -476,25 +504,43 @@ caught_up(XLogRecPtr decoded, PplSpoolPos end)
 }
 
 /*
- * Wait for capture to wake us; leave if nothing comes for long.
+ * Capture replaces the spool, for which it may need a process itself.
+ */
+static void
+wait_for_spool(void)
+{
+	ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
+	ppl_process_wait_spare(PPL_SPOOL_OPENS_MS);
+}
+
+/*
+ * Wait for capture to wake us; leave if nothing comes for long, or somebody else
+ * needs the process.
  */
 static void
 sleep_or_leave(void)
 {
 	int64		begin = ppl_clock_ms();
+	bool		done = ppl_consumer_all_done(self.consumer);
+
+	/* what it could not do is not to be done any more */
+	self.stuck = false;
+	if (done && (self.consumer->state == PPL_WORKER_FAILED ||
+				 self.consumer->state == PPL_WORKER_RETRYING))
+		set_state(PPL_WORKER_RUNNING);
 
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(true);
+	if (done)
+		ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
 	if (ppl_guc_worker_idle_timeout == 0)
 	{
-		ppl_process_wait(-1);
+		ppl_process_wait_spare(-1);
 		return;
 	}
-	ppl_process_wait(ppl_guc_worker_idle_timeout);
+	ppl_process_wait_spare(ppl_guc_worker_idle_timeout);
 	if (ppl_clock_ms() - begin >= ppl_guc_worker_idle_timeout &&
 		ppl_consumer_all_done(self.consumer))
-	{
-		set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_IDLE);
-		ppl_process_exit();
-	}
+		ppl_turn_leave(&self, self.checkpoint.foreign ? PPL_WORKER_LOST :
+					   PPL_WORKER_IDLE);
 }

@@ -301,6 +301,40 @@ load_upserts(PplProgram *program)
 	}
 }
 
+/* What the stages run now, and whether that is what they are said to run. */
+static void
+load_bodies(PplProgram *program)
+{
+	List	   *stages = program->pipeline->stages;
+
+	program->nbodies = list_length(stages);
+	program->bodies = palloc0((program->nbodies + 1) * sizeof(PplBody *));
+	for (int i = 0; i < program->nbodies; i++)
+	{
+		const PplStage *stage = list_nth(stages, i);
+
+		program->bodies[i] = ppl_version_body(program->pipeline, stage->handler,
+											  stage->query);
+		program->replaced |= stage->body_md5 == NULL ||
+			strcmp(stage->body_md5, program->bodies[i]->md5) != 0;
+	}
+}
+
+/*
+ * Did all that ran since the program was loaded run the code that it was loaded
+ * with?  A function may be replaced while a batch calls it.
+ */
+bool
+ppl_program_holds(const PplProgram *program)
+{
+	for (int i = 0; i < program->nbodies; i++)
+	{
+		if (!ppl_version_holds(program->bodies[i]))
+			return false;
+	}
+	return true;
+}
+
 /*
  * Load and compile a definition for events that see version; it lives below
  * parent, but only once it is complete.  Returns NULL if the definition is
@@ -332,6 +366,8 @@ ppl_program_load(MemoryContext parent, PplPlace place, int version)
 	{
 		ppl_session_search_path(program->pipeline->search_path);
 		load_source(program);
+		ppl_partition_require(program->pipeline,
+							  ppl_partition_make(program->pipeline));
 		PPL_FAILPOINT("worker-before-compile");
 		program->adopted = ppl_adopt_targets(program->pipeline);
 		program->statement = ppl_compile(program->pipeline, version, true);
@@ -339,6 +375,7 @@ ppl_program_load(MemoryContext parent, PplPlace place, int version)
 									   sizeof(SPIPlanPtr));
 		load_upserts(program);
 		ppl_hand_load(program);
+		load_bodies(program);
 		watch_relations(program);
 		MemoryContextSetParent(context, parent);
 	}
@@ -381,10 +418,9 @@ ppl_program_free(PplProgram *program)
 bool
 ppl_program_takes(const PplProgram *program, const PplEvent *event)
 {
-	if (event->superseded && !program->statement->has_appends &&
-		program->statement->hand == NULL)
-		return false;
-	if (event->tuple == NULL)
+	if (event->concern != PPL_CONCERN_ALL || event->tuple == NULL ||
+		(event->superseded && !program->statement->has_appends &&
+		 program->statement->hand == NULL))
 		return false;
 	return event->kind == PPL_REC_INSERT || event->kind == PPL_REC_UPDATE ||
 		(event->kind == PPL_REC_DELETE && program->statement->takes_deletes);

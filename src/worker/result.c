@@ -31,6 +31,7 @@ typedef struct BatchResult
 	int			noutputs;
 	PplBatchRecord record;
 	PplLineage *lineage;		/* NULL if none is kept */
+	XLogRecPtr	txn_lsn;		/* transaction that the lineage is in */
 	PplLineageValue *key;		/* of the source, scratch */
 	FmgrInfo   *key_output;
 	PplRendered *rendered;		/* of new dead letters, by ordinal */
@@ -41,6 +42,8 @@ static void begin_record(BatchResult *result, PplPosition before,
 						 TimestampTz started_at, int attempts);
 static void begin_lineage(BatchResult *result);
 static PplLineageChange change_of(const PplProducedRow *row);
+static void note_version(PplWorker *worker, const PplBatch *batch,
+						 PplPosition before);
 static void add_event(BatchResult *result, int ordinal);
 
 /*
@@ -85,12 +88,25 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 
 	/* From here on everything is ours. */
 	ppl_deadletter_store(worker, batch, result.rendered, keys);
-	if (result.lineage)
+	if (result.lineage && result.txn_lsn != InvalidXLogRecPtr)
 		result.record.lineage = ppl_lineage_finish(result.lineage);
+	if (!redrive)
+		note_version(worker, batch, before);
 	batch_id = ppl_checkpoint_record(&result.record);
 	if (redrive)
 		ppl_deadletter_redriven(worker, batch, batch_id);
 	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Where the versions of the stages that run now begin, as far as this worker goes. */
+static void
+note_version(PplWorker *worker, const PplBatch *batch, PplPosition before)
+{
+	const PplPipeline *pipeline = worker->program->pipeline;
+
+	if (worker->code_version != pipeline->version)
+		ppl_version_reached(pipeline, worker->code_version, before.commit_lsn,
+							batch->txns[0].commit_lsn);
 }
 
 /*
@@ -129,6 +145,7 @@ begin_record(BatchResult *result, PplPosition before, TimestampTz started_at,
 
 	record->place = result->worker->place;
 	record->version = result->worker->program->version;
+	record->code_version = pipeline->version;
 	record->redrive = result->redrive;
 	record->before = before;
 	record->position = batch->last;
@@ -398,15 +415,19 @@ add_event(BatchResult *result, int ordinal)
 	PplProducedRow *removed = outcome->fate == PPL_FATE_OPEN ? outcome->removed : NULL;
 	int			attempts = event->attempts + 1;
 
+	/* it is an event of another partition */
+	if (event->concern != PPL_CONCERN_ALL)
+		return;
 	if (result->redrive)
 		uncount(result, event);
 	count(&result->record.counts[0], outcome->fate,
 		  rows != NULL || removed != NULL);
 	if (result->lineage)
 	{
-		if (ordinal == 1 || origin->commit_lsn != event[-1].origin.commit_lsn)
+		if (result->txn_lsn != origin->commit_lsn)
 			ppl_lineage_transaction(result->lineage, origin->xid,
 									origin->commit_lsn, origin->committed_at);
+		result->txn_lsn = origin->commit_lsn;
 		ppl_lineage_event(result->lineage, origin->seq, origin->part,
 						  event->kind, attempts,
 						  source_key(result, event),

@@ -42,6 +42,10 @@ ppl_source_row_before(PplProgram *program, const PplEvent *event)
 	for (int i = 0; i < program->source_key->ncolumns; i++)
 		ppl_source_row_require(program, event,
 							   program->source_key->columns[i].attnum);
+	for (int i = 0; program->workers > 1 &&
+		 i < list_length(program->pipeline->partitioning.key); i++)
+		ppl_source_row_require(program, event,
+							   atoi(list_nth(program->pipeline->partitioning.key, i)));
 	if (event->kind == PPL_REC_UPDATE && event->old_tuple != NULL)
 		return ppl_program_key_row(program, event, event->old_tuple);
 	return ppl_program_key_row(program, event, event->tuple);

@@ -5,7 +5,9 @@
  * An upsert output never goes back: a dead letter whose source row was changed by a
  * later event has nothing to say about it any more when it is run again.  So each
  * dead letter of a pipeline with such outputs keeps the key of its source row, and
- * batches mark those that they pass, as long as there are any.
+ * batches mark those that they pass, as long as there are any.  A dead letter belongs
+ * to the partition of its event's row, and no other worker marks it or runs it again:
+ * the next event of that source row passes this partition, whatever it changes.
  *
  * Runs in a worker, at the end of a chunk, in the batch's transaction.
  */
@@ -23,6 +25,7 @@
 #include "worker/policy.h"
 #include "worker/run.h"
 #include "worker/session.h"
+#include "worker/share.h"
 #include "worker/source_row.h"
 #include "worker/supersede.h"
 
@@ -67,7 +70,8 @@ find_keys(PplWorker *worker, const PplBatch *batch, int ordinal, EventKeys *keys
 	keys->program = worker->program;
 	keys->event = &batch->events[ordinal - 1];
 	keys->known = false;
-	if (keys->event->kind == PPL_REC_TRUNCATE)
+	if (keys->event->kind == PPL_REC_TRUNCATE ||
+		keys->event->concern == PPL_CONCERN_NONE)
 		return;
 	if (ppl_outcome_of(ordinal)->fate != PPL_FATE_FAILED)
 		read_keys(keys);
@@ -131,10 +135,13 @@ touched_rows(HTAB *table)
 static void
 mark_letters(PplWorker *worker, const PplBatch *batch, HTAB *table, bool all)
 {
+	PplPortion	portion = ppl_worker_portion(worker);
 	PplSqlArg	args[] = {
 		ppl_sql_arg_int(worker->pipeline_id),
-		ppl_sql_arg_int(worker->place.segment),
+		ppl_sql_arg_int(portion.workers),
+		ppl_sql_arg_int(portion.partition),
 		touched_rows(table),
+		ppl_sql_arg_int(worker->place.segment),
 		ppl_sql_arg(LSNOID, LSNGetDatum(batch->events[0].origin.commit_lsn)),
 		ppl_sql_arg_int(batch->events[0].origin.seq),
 	};
@@ -143,19 +150,23 @@ mark_letters(PplWorker *worker, const PplBatch *batch, HTAB *table, bool all)
 	if (all)
 		(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
 						   " SET superseded = true, removal_digest = NULL"
-						   " WHERE pipeline_id = $1 AND segment = $2 AND state = 'open'",
-						   2, args);
+						   " WHERE pipeline_id = $1 AND segment = $5 AND state = 'open'"
+						   " AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3",
+						   5, args);
 	else
 		(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
-						   " SET superseded = superseded OR COALESCE(source_digest = ANY ($3), false),"
-						   "  removal_digest = CASE WHEN removal_digest = ANY ($3) THEN NULL"
+						   " SET superseded = superseded OR COALESCE(source_digest = ANY ($4), false),"
+						   "  removal_digest = CASE WHEN removal_digest = ANY ($4) THEN NULL"
 						   "   ELSE removal_digest END"
-						   " WHERE pipeline_id = $1 AND segment = $2 AND state = 'open'"
-						   " AND (source_digest = ANY ($3) OR removal_digest = ANY ($3))"
-						   " AND (commit_lsn, seq) IS DISTINCT FROM ($4, $5)",
+						   " WHERE pipeline_id = $1 AND segment = $5 AND state = 'open'"
+						   " AND (source_digest = ANY ($4) OR removal_digest = ANY ($4))"
+						   " AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3"
+						   " AND (commit_lsn, seq) IS DISTINCT FROM ($6, $7)",
 						   lengthof(args), args);
 	rows = ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_DEAD_LETTERS
-					   " WHERE pipeline_id = $1 AND segment = $2 AND state = 'open')", 2, args);
+					   " WHERE pipeline_id = $1 AND segment = $5 AND state = 'open'"
+					   " AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3)",
+					   5, args);
 	self.no_letters = !ppl_sql_bool(rows, 0, 0);
 }
 

@@ -247,9 +247,13 @@ ppl_upsert_apply(PplWorker *worker, const PplBatch *batch, int first, int last)
 	for (int i = 0; i < self.noutputs; i++)
 	{
 		if (changes[i] != NULL)
-			ppl_kept_replace(program->statement->upserts[i]->output->output_id,
-							 changes[i]->sources, changes[i]->nsources,
-							 changes[i]->kept, changes[i]->nkept);
+		{
+			int			output_id = program->statement->upserts[i]->output->output_id;
+
+			ppl_kept_remove(output_id, ppl_worker_portion(worker),
+							changes[i]->sources, changes[i]->nsources);
+			ppl_kept_add(output_id, changes[i]->kept, changes[i]->nkept);
+		}
 	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(self.context);

@@ -6,6 +6,7 @@
 #include "base/compat.h"
 
 #include "base/guc.h"
+#include "worker/turn.h"
 #include "worker/worker.h"
 
 /*
@@ -32,6 +33,17 @@ ppl_worker_end(const PplWorker *worker)
 }
 
 /*
+ * Which events of the segment it takes, at its position.
+ */
+PplPortion
+ppl_worker_portion(const PplWorker *worker)
+{
+	PplPortion	portion = {Max(worker->checkpoint.workers, 1), worker->place.partition};
+
+	return portion;
+}
+
+/*
  * What this worker takes from the spool.
  */
 void
@@ -41,9 +53,12 @@ ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
 	request->place = worker->place;
 	request->source = worker->consumer->source;
 	request->operations = worker->consumer->operations;
+	request->portion = ppl_worker_portion(worker);
+	request->partitioner = worker->partitioner;
 	request->born = worker->checkpoint.exists && !worker->checkpoint.foreign;
 	if (request->born)
 		request->done = worker->checkpoint.position;
 	request->max_rows = ppl_guc_batch_rows;
+	request->enough_rows = ppl_turn_rows();
 	request->max_bytes = (Size) ppl_guc_batch_bytes * 1024;
 }

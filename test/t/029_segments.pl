@@ -206,9 +206,11 @@ whole('repaired, too');
 # ---- ends at each point --------------------------------------------------------
 
 # While segment 2 stands, the first one is the only one that commits.
-for my $point ('worker-before-hand-over', 'worker-before-commit', 'worker-after-commit', 'capture-after-decode')
+for (['worker-before-hand-over', 'worker'], ['worker-before-commit', 'server'], ['worker-after-commit', 'worker'],
+	['worker-after-commit', 'capture'], ['capture-after-decode', 'capture'], ['capture-after-decode', 'server'])
 {
-	for my $how ('worker', 'capture', 'server')
+	my ($point, $how) = @$_;
+
 	{
 		$session = shut(1);
 		$node->safe_psql('postgres', q{INSERT INTO src (ref, n, parts) SELECT g % 10, CASE WHEN g % 50 = 0 THEN -1 ELSE g + 100 END, 2 FROM generate_series(1, 150) g});

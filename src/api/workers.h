@@ -1,0 +1,14 @@
+/*
+ * workers.h
+ *		Several workers for one segment, as they are declared.
+ */
+#ifndef PPL_WORKERS_H
+#define PPL_WORKERS_H
+
+#include "catalog/definition.h"
+
+extern List *ppl_workers_declare(const PplPipeline *pipeline);
+extern void ppl_workers_check(const PplPipeline *pipeline);
+extern void ppl_workers_settle(PplPipeline *pipeline);
+
+#endif							/* PPL_WORKERS_H */
