@@ -202,6 +202,7 @@ is_processed(PplDatabase *db, PplPlace place, XLogRecPtr lsn)
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 
 		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
+			consumer->retired ||
 			consumer->place.pipeline_id != place.pipeline_id ||
 			consumer->place.segment != place.segment ||
 			TransactionIdIsValid(consumer->reserved_by))

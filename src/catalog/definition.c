@@ -37,7 +37,7 @@
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
 	" version, slot_lsn, consistency, workers, partition_since, partition_by," \
-	" partition_key, partition_chosen, next_segment"
+	" partition_key, partition_chosen, settings, next_segment"
 
 /* The extension, as last looked up. */
 static struct
@@ -48,8 +48,10 @@ static struct
 
 static PplPipeline *load_whole(const PplSqlResult *rows);
 static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
+static void read_settings(const PplSqlResult *rows, int64 row, int column,
+						  PplSettings * settings);
 static void read_partitioning(const PplSqlResult *rows, int64 row,
-							  PplPartitioning *partitioning);
+							  PplPartitioning * partitioning);
 static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
 static void load_parts(List *pipelines);
@@ -112,6 +114,28 @@ ppl_definition_load_born(void)
 		pipelines = lappend(pipelines, read_pipeline(rows, row));
 	load_parts(pipelines);
 	return pipelines;
+}
+
+/* See definition.h. */
+List *
+ppl_definition_positions(void)
+{
+	PplSqlResult *rows =
+	ppl_sql_read("SELECT pipeline_id, segment, partition, version"
+				 " FROM " PPL_CHECKPOINTS " ORDER BY 1, 2, 3", 0, NULL);
+	List	   *positions = NIL;
+
+	for (int64 row = 0; row < rows->nrows; row++)
+	{
+		PplPlaceVersion *position = palloc(sizeof(*position));
+
+		position->place.pipeline_id = ppl_sql_int(rows, row, 0);
+		position->place.segment = ppl_sql_int(rows, row, 1);
+		position->place.partition = ppl_sql_int(rows, row, 2);
+		position->version = ppl_sql_int(rows, row, 3);
+		positions = lappend(positions, position);
+	}
+	return positions;
 }
 
 /* See definition.h. */
@@ -421,13 +445,34 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	pipeline->version = ppl_sql_int(rows, row, 9);
 	pipeline->consistency = ppl_sql_text(rows, row, 11);
 	read_partitioning(rows, row, &pipeline->partitioning);
-	pipeline->next_segment = ppl_sql_int(rows, row, 17);
+	read_settings(rows, row, 17, &pipeline->settings);
+	pipeline->next_segment = ppl_sql_int(rows, row, 18);
 	return pipeline;
 }
 
 static void
+read_settings(const PplSqlResult *rows, int64 row, int column,
+			  PplSettings * settings)
+{
+	if (!ppl_sql_isnull(rows, row, column))
+		ppl_setting_parse(DatumGetJsonbP(ppl_sql_value(rows, row, column)),
+						  settings);
+}
+
+/* See definition.h. */
+int
+ppl_definition_setting(const PplPipeline *pipeline, PplSetting setting)
+{
+	const PplStage *first = pipeline->stages ? linitial(pipeline->stages) : NULL;
+
+	if (first != NULL && first->settings.values[setting] != 0)
+		return first->settings.values[setting];
+	return pipeline->settings.values[setting];
+}
+
+static void
 read_partitioning(const PplSqlResult *rows, int64 row,
-				  PplPartitioning *partitioning)
+				  PplPartitioning * partitioning)
 {
 	partitioning->ordered = strcmp(ppl_sql_text(rows, row, 11), "strong") == 0;
 	partitioning->workers = ppl_sql_int(rows, row, 12);
@@ -474,7 +519,7 @@ load_stages(List *pipelines, const PplSqlArg *ids)
 									  " segment, pipeline_id,"
 									  " (SELECT v.body_md5 FROM " PPL_STAGE_VERSIONS " v"
 									  "  WHERE v.pipeline_id = s.pipeline_id"
-									  "  AND v.stage_id = s.stage_id AND v.until IS NULL)"
+									  "  AND v.stage_id = s.stage_id AND v.until IS NULL), settings"
 									  " FROM " PPL_STAGES " s"
 									  " WHERE pipeline_id = ANY ($1)"
 									  " ORDER BY pipeline_id, position",
@@ -497,6 +542,7 @@ load_stages(List *pipelines, const PplSqlArg *ids)
 		stage->timeout = ppl_sql_int(rows, row, 8);
 		stage->segment = ppl_sql_int(rows, row, 9);
 		stage->body_md5 = ppl_sql_text(rows, row, 11);
+		read_settings(rows, row, 12, &stage->settings);
 		pipeline->stages = lappend(pipeline->stages, stage);
 	}
 }

@@ -200,6 +200,14 @@ is_of_another_source(const PplSpoolRecord *record,
 		record->control.source != request->source;
 }
 
+/* Can this be where a worker has its first events? */
+static bool
+begins(const PplControl *control)
+{
+	return control->action == PPL_CONTROL_BIRTH ||
+		(control->action == PPL_CONTROL_CHANGE && control->workers != 0);
+}
+
 /*
  * A pipeline may have to stop after the transaction of the last event, see
  * ppl_schema_passed: nothing of later ones is to be with it.
@@ -336,7 +344,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			(void) ppl_spool_reader_next(reader, end, &record);
 			if (!ppl_control_concerns(&record.control, request->place) ||
 				is_of_another_source(&record, request) ||
-				(!request->born && record.control.action != PPL_CONTROL_BIRTH))
+				(!request->born && !begins(&record.control)))
 				continue;
 			if (is_passed(&record, request, open))
 			{

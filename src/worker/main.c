@@ -40,6 +40,7 @@
 #include "worker/catchup.h"
 #include "worker/main.h"
 #include "worker/pause.h"
+#include "worker/repartition.h"
 #include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
@@ -207,6 +208,7 @@ load_checkpoint(void)
 		ppl_checkpoint_load(self.place, &self.checkpoint);
 		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
 		ppl_share_prepare(&self, pipeline);
+		running = !ppl_repartition_over(&self, pipeline);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -333,7 +335,9 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	bool		any;
 	int64		begun;
 
-	if (self.reads_source && ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
+	ppl_worker_refresh(&self);
+	if (ppl_repartition_holds(&self) ||
+		(self.reads_source && ppl_pause_for_schema(&self) != PPL_BATCH_DONE))
 		return true;
 	begun = ppl_clock_us();
 	batch = ppl_batch_create(self.context);
@@ -390,6 +394,8 @@ act_on_control(const PplBatch *batch)
 	PplPipeline *pipeline;
 	bool		gone;
 
+	if (control->action == PPL_CONTROL_CHANGE && control->workers != 0)
+		return ppl_repartition_act(&self, batch);
 	if (control->action == PPL_CONTROL_REDRIVE &&
 		redrive(batch) != PPL_BATCH_DONE)
 		return false;

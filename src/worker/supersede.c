@@ -190,6 +190,15 @@ describe_letter(const PplBatch *batch, int ordinal, const EventKeys *keys,
 }
 
 /*
+ * Other dead letters are this worker's from now on.
+ */
+void
+ppl_supersede_forget(void)
+{
+	self.no_letters = false;
+}
+
+/*
  * A chunk was run: mark the dead letters that its events made stale, and say what
  * those that it leaves must keep, by ordinal; NULL if there is no upsert, here or
  * behind.
