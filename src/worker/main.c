@@ -217,8 +217,8 @@ load_checkpoint(void)
 
 	/*
 	 * A predecessor may have ended before it told the end of its commit:
-	 * nothing counts as done on the word of a checkpoint that can be lost.  Nor
-	 * may anybody miss what it handed over.
+	 * nothing counts as done on the word of a checkpoint that can be lost.
+	 * Nor may anybody miss what it handed over.
 	 */
 	end = ppl_wake_record_end(GetXLogInsertRecPtr());
 	XLogFlush(end);
