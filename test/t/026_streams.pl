@@ -92,6 +92,13 @@ is(sqlstate($node, 'EXPLAIN INSERT INTO s VALUES (301)'), 'none: ', 'but stateme
 $node->append_conf('postgresql.conf', q{shared_preload_libraries = 'pipeline'});
 $node->restart;
 
+my $replica = PipelineTest->init_new('replica', conf => "wal_level = replica\n");
+$replica->start;
+$replica->psql('postgres', 'CREATE EXTENSION pipeline; CREATE FOREIGN TABLE f (a int) SERVER pipeline; INSERT INTO f VALUES (1);',
+	stderr => \my $refused);
+like($refused, qr/ERROR:  wal_level does not allow logical decoding/, 'no rows with a lower wal_level');
+$replica->stop('immediate');
+
 # ---- random transactions, and kills ---------------------------------------------
 
 my $next_id = 1000;
