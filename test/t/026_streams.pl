@@ -41,6 +41,15 @@ SELECT pipeline.start('p');
 SELECT pipeline.create_pipeline('q', 's');
 SELECT pipeline.add_output('q', 'also_seen', transform => 'short(s)');
 SELECT pipeline.start('q');
+-- another one with two workers, into a stream and from there into a table
+CREATE FOREIGN TABLE relay (id bigint, session int, t text) SERVER pipeline;
+CREATE TABLE relayed (n bigserial, id bigint, session int, t text);
+SELECT pipeline.create_pipeline('r', 's', consistency => 'causal', workers => 2, partition_by => '{session}');
+SELECT pipeline.add_output('r', 'relay');
+SELECT pipeline.start('r');
+SELECT pipeline.create_pipeline('relayed', 'relay');
+SELECT pipeline.add_output('relayed', 'relayed');
+SELECT pipeline.start('relayed');
 
 -- Writes a row in a subtransaction, which sometimes fails.
 CREATE FUNCTION nested(i bigint, session int, fails bool) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -217,13 +226,17 @@ for my $number (1 .. $rounds)
 	end_prepared();
 	is("@errors", '', "round $number: the writers have no errors") if $what eq 'nothing';
 	$node->caught_up('p');
-	$node->caught_up('q');
+	$node->caught_up($_) for 'q', 'r', 'relayed';
 	$node->same_rows('SELECT id, session, t FROM seen', 'TABLE written', "round $number ($what): every row is seen once");
 	$node->same_rows('TABLE also_seen', 'SELECT id, md5(t) FROM written', "round $number ($what): and by the other pipeline");
+	$node->same_rows('SELECT id, session, t FROM relayed', 'TABLE written', "round $number ($what): and behind the second stream");
 }
-is($node->value(<<'SQL'), '0', 'rows of a session are seen in the order of their insertion');
-SELECT count(*) FROM (SELECT id, lag(id) OVER (PARTITION BY session ORDER BY n) AS before FROM seen) x WHERE id < before
+for my $table ('seen', 'relayed')
+{
+	is($node->value(<<"SQL"), '0', "rows of a session are in the order of their insertion: $table");
+SELECT count(*) FROM (SELECT id, lag(id) OVER (PARTITION BY session ORDER BY n) AS before FROM $table) x WHERE id < before
 SQL
+}
 ok($node->value('SELECT count(*) > 100 FROM written'), 'there were rows');
 $node->ledger_balanced('p', 'the ledger is balanced');
 is($node->value(q{SELECT count(*) FROM (SELECT DISTINCT commit_lsn, seq FROM pipeline.lineage WHERE pipeline = 'p') x}),
