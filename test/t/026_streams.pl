@@ -310,4 +310,37 @@ $node->caught_up('p', db => 'copy');
 is($node->value('SELECT t FROM seen WHERE id = 900000020', db => 'copy'), 'copy', 'a stream in a restored database');
 is($node->value('SELECT count(*) FROM seen WHERE id = 900000020'), '0', 'is another one');
 
+# ---- a slot that is made anew --------------------------------------------------------
+
+# A transaction writes rows when the new slot is there already, and nobody knows of it yet.  It
+# commits after the pipeline was born in the new slot, so they are events.
+SKIP:
+{
+	skip 'needs a build with FAILPOINTS=1', 2
+	  if $node->psql('postgres', q{SELECT _pipeline.failpoint_set('none', 'off')}) != 0;
+	my $slot = 'pipeline_' . $node->value('SELECT oid FROM pg_database WHERE datname = current_database()');
+
+	$node->failpoint_set('capture-before-slot', 'wait');
+	$node->terminate_process('pipeline capture', db => 'postgres');
+	$node->failpoint_wait('capture-before-slot');
+	$node->safe_psql('postgres', "SELECT pg_drop_replication_slot('$slot')");
+	$node->failpoint_set('capture-slot-made', 'wait');
+	$node->failpoint_clear('capture-before-slot');
+	$node->failpoint_wait('capture-slot-made');
+	$node->safe_psql('postgres', <<'SQL');
+INSERT INTO s VALUES (900000030, 0, 'gap');
+BEGIN;
+INSERT INTO s VALUES (900000031, 0, 'across');
+PREPARE TRANSACTION 'across';
+SQL
+	$node->failpoint_clear('capture-slot-made');
+	$node->reached('p', 'lost');
+	$node->safe_psql('postgres', q{SELECT pipeline.start('p', skip_to_now => true)});
+	$node->safe_psql('postgres', q{COMMIT PREPARED 'across'; INSERT INTO s VALUES (900000032, 0, 'new')});
+	$node->caught_up('p');
+	is($node->value('SELECT count(*) FROM seen WHERE id = 900000030'), '0', 'what was committed in the gap is lost');
+	is($node->value('SELECT string_agg(t, $$ $$ ORDER BY id) FROM seen WHERE id > 900000030'), 'across new',
+		'a transaction that goes across the making of a slot keeps its rows');
+}
+
 done_testing();
