@@ -30,10 +30,20 @@
 
 PPL_FUNCTION(pipeline_wait_for);
 
+/* Whom it waits for: remembered, since it is asked at each step of everybody. */
+typedef struct Workers
+{
+	PplDatabase *db;
+	int32		pipeline_id;
+	uint64		births;			/* of consumers, when these were looked up */
+	List	   *consumers;		/* PplConsumer * */
+} Workers;
+
 static TimestampTz wait_until(FunctionCallInfo fcinfo, int argno);
 static bool wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
 						   TimestampTz until);
-static bool is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn);
+static bool is_processed(Workers *workers, XLogRecPtr lsn);
+static void find_workers(Workers *workers);
 
 /*
  * pipeline.wait_for(name text, lsn pg_lsn, timeout interval)
@@ -94,6 +104,7 @@ wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
 {
 	bool		done;
 	bool		woken = false;
+	Workers		workers = {.db = db, .pipeline_id = pipeline_id};
 
 	ConditionVariablePrepareToSleep(&db->changed);
 	for (;;)
@@ -101,7 +112,7 @@ wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
 		XLogRecPtr	wanted;
 		long		timeout;
 
-		done = is_processed(db, pipeline_id, lsn);
+		done = is_processed(&workers, lsn);
 		if (done)
 			break;
 
@@ -130,23 +141,26 @@ wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
  * back before it moves the workers to its new spool, so that is read again.
  */
 static bool
-is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
+is_processed(Workers *workers, XLogRecPtr lsn)
 {
 	bool		found = false;
 	bool		behind = false;
+	ListCell   *lc;
 
-	if (pg_atomic_read_u64(&db->decoded_lsn) < lsn)
+	if (pg_atomic_read_u64(&workers->db->decoded_lsn) < lsn)
 		return false;
 	pg_read_barrier();
+	if (workers->births != pg_atomic_read_u64(&ppl_shared->births))
+		find_workers(workers);
 
 	LWLockAcquire(ppl_shared->lock, LW_SHARED);
-	for (int i = 0; i < ppl_shared->nused; i++)
+	foreach(lc, workers->consumers)
 	{
-		PplConsumer *consumer = &ppl_shared->consumers[i];
+		PplConsumer *consumer = lfirst(lc);
 
 		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
 			consumer->retired ||
-			consumer->place.pipeline_id != pipeline_id ||
+			consumer->place.pipeline_id != workers->pipeline_id ||
 			TransactionIdIsValid(consumer->reserved_by))
 			continue;
 		found = true;
@@ -157,5 +171,27 @@ is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
 	}
 	LWLockRelease(ppl_shared->lock);
 	pg_read_barrier();
-	return found && !behind && pg_atomic_read_u64(&db->decoded_lsn) >= lsn;
+	return found && !behind &&
+		pg_atomic_read_u64(&workers->db->decoded_lsn) >= lsn;
+}
+
+/*
+ * The places of the pipeline, also those that are only reserved: they may be taken
+ * without a birth of a consumer.
+ */
+static void
+find_workers(Workers *workers)
+{
+	list_free(workers->consumers);
+	workers->consumers = NIL;
+	workers->births = pg_atomic_read_u64(&ppl_shared->births);
+	pg_read_barrier();
+	for (int i = 0; i < ppl_shared->nused; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid == MyDatabaseId &&
+			consumer->place.pipeline_id == workers->pipeline_id)
+			workers->consumers = lappend(workers->consumers, consumer);
+	}
 }

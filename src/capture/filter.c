@@ -103,8 +103,8 @@ ppl_filter_init(void)
 	ctl.entrysize = sizeof(PplSource);
 	ctl.hcxt = self.context;
 	self.by_entry = MemoryContextAllocZero(self.context,
-										 mul_size(ppl_shared->nconsumers,
-												  sizeof(FilterConsumer *)));
+										   mul_size(ppl_shared->nconsumers,
+													sizeof(FilterConsumer *)));
 	self.sources = hash_create("pipeline sources", 64, &ctl,
 							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ppl_route_init(self.context);

@@ -49,6 +49,7 @@
 #include "worker/worker.h"
 
 #define PPL_SPOOL_OPENS_MS	10	/* capture does it at once */
+#define PPL_REST_MS			1000
 
 /* The worker of this process. */
 static PplWorker self;
@@ -527,8 +528,13 @@ sleep_or_leave(void)
 
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(true);
-	if (done)
-		ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
+	if (!done)
+	{
+		/* the rest of a transaction is to come, or capture begins anew */
+		ppl_process_wait(PPL_REST_MS);
+		return;
+	}
+	ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
 	if (ppl_guc_worker_idle_timeout == 0)
 	{
 		ppl_process_wait_spare(-1);
