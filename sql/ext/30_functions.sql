@@ -179,6 +179,12 @@ AS 'MODULE_PATHNAME', 'pipeline_partition_of'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pipeline.partition_of(text, text) IS 'the partition of events with these values in the columns of partition_by; several as a row, (a,b)';
 
+CREATE FUNCTION _pipeline.repartition(name text, workers int)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pipeline_repartition'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION _pipeline.repartition(text, int) IS 'have a pipeline work with another number of workers';
+
 CREATE FUNCTION _pipeline.partition_number(hash bigint, workers int)
 RETURNS int
 AS 'MODULE_PATHNAME', 'pipeline_partition_number'
@@ -217,10 +223,11 @@ CREATE FUNCTION _pipeline.consumers(
 	OUT detail text,
 	OUT hint text,
 	OUT backlog bool,
-	OUT events_per_second float8)
+	OUT events_per_second float8,
+	OUT barrier bool)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_consumers'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION _pipeline.consumers() IS 'workers and their positions in this database, from shared memory';
 
 CREATE FUNCTION _pipeline.databases(

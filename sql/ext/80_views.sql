@@ -87,11 +87,14 @@ WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.outputs IS 'outputs of pipelines; since is the version of the definition that added it';
 
 -- A worker is "catching up" when it has a backlog, or when the last event it did
--- is older than 5 s and there are more; one that ended for want of events is "running" all the same.
+-- is older than 5 s and there are more; "repartitioning" when it waits for the others at
+-- a change of the number of workers; one that ended for want of events is "running" all the same.
 CREATE VIEW _pipeline.worker_states AS
 SELECT c.*,
 	CASE
-		WHEN c.state IN ('waiting', 'retrying', 'paused', 'failed', 'lost', 'starting') THEN c.state
+		WHEN c.state IN ('waiting', 'retrying', 'paused', 'failed', 'lost') THEN c.state
+		WHEN c.barrier THEN 'repartitioning'
+		WHEN c.state = 'starting' THEN c.state
 		WHEN c.state = 'idle' AND NOT c.caught_up THEN 'starting'
 		WHEN c.backlog THEN 'catching up'
 		WHEN NOT c.caught_up AND c.last_event_at < pg_catalog.clock_timestamp() - interval '5 s' THEN 'catching up'
@@ -164,7 +167,7 @@ FROM _pipeline.pipelines p
 				WHEN bool_or(c.worker_state = 'failed') THEN 'failed'
 				WHEN bool_or(c.worker_state = 'paused') THEN 'paused'
 				WHEN bool_or(c.worker_state = 'retrying') THEN 'retrying'
-				WHEN bool_or(c.worker_state = 'waiting') THEN 'waiting'
+				WHEN bool_or(c.worker_state IN ('waiting', 'repartitioning')) THEN 'waiting'
 				WHEN bool_or(c.worker_state = 'starting') THEN 'starting'
 				WHEN bool_or(c.worker_state = 'catching up') THEN 'catching up'
 				ELSE 'running'

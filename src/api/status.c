@@ -28,7 +28,7 @@
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
-#define CONSUMER_COLUMNS 24
+#define CONSUMER_COLUMNS 25
 #define DATABASE_COLUMNS 15
 
 PPL_FUNCTION(pipeline_consumers);
@@ -73,7 +73,7 @@ pipeline_consumers(PG_FUNCTION_ARGS)
 		LWLockAcquire(ppl_shared->lock, LW_SHARED);
 		copy = ppl_shared->consumers[i];
 		LWLockRelease(ppl_shared->lock);
-		if (copy.dboid == MyDatabaseId && !copy.dropped &&
+		if (copy.dboid == MyDatabaseId && !copy.dropped && !copy.retired &&
 			!TransactionIdIsValid(copy.reserved_by))
 			put_consumer(rsinfo, &copy, insert_lsn);
 	}
@@ -115,6 +115,7 @@ put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
 	values[22] = BoolGetDatum(pg_atomic_read_u64(&consumer->moves) !=
 							  pg_atomic_read_u64(&consumer->moves_done));
 	values[23] = Float8GetDatum(ppl_rate_read(consumer, GetCurrentTimestamp()));
+	values[24] = BoolGetDatum(consumer->barrier);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

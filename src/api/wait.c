@@ -145,6 +145,7 @@ is_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn)
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 
 		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
+			consumer->retired ||
 			consumer->place.pipeline_id != pipeline_id ||
 			TransactionIdIsValid(consumer->reserved_by))
 			continue;

@@ -256,7 +256,7 @@ check_output_key(const PplPipeline *pipeline, const PplOutput *output)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("several workers could write one row of output \"%s\"",
 						output->name),
-				 errdetail("Its key (%s) has no column of the source by which events could be shared out, and partition_by is not given.",
+				 errdetail("Its key is (%s). The keys of the upsert outputs have no column of the source in common by which events could be shared out, and partition_by is not given.",
 						   key_names(key)),
 				 errhint("Use partition_by => '{column, ...}' with columns that the key has by the same names, or workers => 1, or mode => 'append'.")));
 	for (int i = 0; i < list_length(how->columns); i++)

@@ -145,7 +145,7 @@ find_start(Step *step, PplDatabase *db, PplSpoolPos *end)
 
 	LWLockAcquire(ppl_shared->lock, LW_SHARED);
 	known = consumer->dboid == MyDatabaseId && !consumer->dropped &&
-		!consumer->lost && db->dboid == MyDatabaseId;
+		!consumer->lost && !consumer->retired && db->dboid == MyDatabaseId;
 	step->place = consumer->place;
 	step->source = consumer->source;
 	step->operations = consumer->operations;
@@ -288,6 +288,13 @@ copy_control(Step *step, const PplSpoolRaw *raw, PplPosition position)
 		step->state.position = position;
 		step->state.bytes = 0;
 	}
+	else if (control.action == PPL_CONTROL_CHANGE && control.workers != 0)
+	{
+		/* its worker, or another one, may do the same right now */
+		ppl_backlog_join(step->place, step->slot_lsn, position, control.version,
+						 control.workers);
+		ppl_backlog_load(step->place, step->slot_lsn, &step->state);
+	}
 	return false;
 }
 
@@ -350,25 +357,29 @@ publish(Step *step, PplDatabase *db)
 
 /*
  * The pipeline is lost, which is committed: from now on nothing is held for it,
- * and its worker leaves.
+ * none of its workers, and they leave.
  */
 static void
 tell_lost(Step *step)
 {
-	PplConsumer *consumer = step->consumer;
 	char	   *message = psprintf("the backlog of the pipeline was larger than pipeline.max_backlog (%d MB)",
 								   ppl_guc_max_backlog);
 	char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
 								quote_literal_cstr(step->name));
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	if (consumer->dboid == MyDatabaseId &&
-		ppl_place_equal(consumer->place, step->place))
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid != MyDatabaseId ||
+			consumer->place.pipeline_id != step->place.pipeline_id)
+			continue;
 		consumer->lost = true;
 		ppl_consumer_set_state(consumer, PPL_WORKER_LOST);
 		ppl_error_set(&consumer->error, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
 					  message, NULL, hint);
+		ppl_wake(&consumer->process.procno);
 	}
 	LWLockRelease(ppl_shared->lock);
 

@@ -234,6 +234,50 @@ ppl_backlog_delete(PplPlace place, PplPosition done)
 }
 
 /*
+ * A place that has not begun comes to a change of the number of workers: if others of
+ * the segment are before it, it begins here, and has a checkpoint from now on.
+ */
+void
+ppl_backlog_join(PplPlace place, XLogRecPtr slot_lsn, PplPosition position,
+				 int version, int workers)
+{
+	PplSqlArg	args[] = {
+		PLACE_ARGS(place),
+		LSN_ARG(position),
+		SEQ_ARG(position),
+		ppl_sql_arg_int(version),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+		ppl_sql_arg(LSNOID, LSNGetDatum(slot_lsn)),
+		ppl_sql_arg_int(workers),
+	};
+
+	(void) ppl_sql_run("INSERT INTO " PPL_CHECKPOINTS
+					   " (pipeline_id, segment, partition, commit_lsn, seq, version,"
+					   "  workers, since, system_identifier, database, slot_lsn,"
+					   "  updated_at)"
+					   " SELECT $1, $2, $3, $4, $5, $6, $10, $6, $7, $8, $9,"
+					   "  pg_catalog.clock_timestamp()"
+					   " WHERE $3 <= $10 AND EXISTS (SELECT FROM " PPL_CHECKPOINTS
+					   "  WHERE pipeline_id = $1 AND segment = $2 AND version < $6)"
+					   " ON CONFLICT (pipeline_id, segment, partition) DO NOTHING",
+					   lengthof(args), args);
+}
+
+/*
+ * Delete all chunks of a place.
+ */
+void
+ppl_backlog_forget(PplPlace place)
+{
+	PplSqlArg	args[] = {PLACE_ARGS(place)};
+
+	(void) ppl_sql_run("DELETE FROM " PPL_BACKLOG
+					   " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3",
+					   lengthof(args), args);
+}
+
+/*
  * Delete all chunks of a pipeline.
  */
 void

@@ -27,6 +27,9 @@ extern bool ppl_backlog_first(PplPlace place, PplPosition done,
 extern char *ppl_backlog_fetch(PplPlace place, MemoryContext context,
 							   uint32 *chunk_id, Size *len);
 extern void ppl_backlog_delete(PplPlace place, PplPosition done);
+extern void ppl_backlog_join(PplPlace place, XLogRecPtr slot_lsn,
+							 PplPosition position, int version, int workers);
+extern void ppl_backlog_forget(PplPlace place);
 extern void ppl_backlog_clear(int pipeline_id);
 extern List *ppl_backlog_places(void);
 extern bool ppl_backlog_was_full(int pipeline_id);

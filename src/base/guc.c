@@ -27,9 +27,11 @@ int			ppl_guc_dead_letter_max_age = 0;
 int			ppl_guc_max_backlog = 10 * 1024;
 int			ppl_guc_max_databases = 16;
 int			ppl_guc_max_retained_wal = 1024;
-int			ppl_guc_max_segments = 1024;
+int			ppl_guc_max_segments = 4096;
 int			ppl_guc_max_workers = 0;
 int			ppl_guc_worker_idle_timeout = 60 * 1000;
+
+static void define_limits(void);
 
 /*
  * Define all settings.  Called once, while shared_preload_libraries is loaded.
@@ -79,6 +81,22 @@ ppl_guc_define(void)
 							0, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 
+	define_limits();
+
+	DefineCustomIntVariable("pipeline.worker_idle_timeout",
+							"Time without events after which a worker process ends",
+							"It is started again when events arrive. Zero means never.",
+							&ppl_guc_worker_idle_timeout,
+							60 * 1000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("pipeline");
+}
+
+/* What the server has to give. */
+static void
+define_limits(void)
+{
 	DefineCustomIntVariable("pipeline.max_backlog",
 							"Size of a pipeline's backlog beyond which it is lost",
 							"See pipeline.max_retained_wal.",
@@ -104,7 +122,7 @@ ppl_guc_define(void)
 							"Segments of pipelines that can be started on this server",
 							"A pipeline without an isolated stage is one segment.",
 							&ppl_guc_max_segments,
-							1024, 1, PPL_MAX_SEGMENTS,
+							4096, 1, PPL_MAX_SEGMENTS,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("pipeline.max_workers",
@@ -113,13 +131,4 @@ ppl_guc_define(void)
 							&ppl_guc_max_workers,
 							0, 0, PPL_MAX_SEGMENTS,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
-
-	DefineCustomIntVariable("pipeline.worker_idle_timeout",
-							"Time without events after which a worker process ends",
-							"It is started again when events arrive. Zero means never.",
-							&ppl_guc_worker_idle_timeout,
-							60 * 1000, 0, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-
-	MarkGUCPrefixReserved("pipeline");
 }

@@ -83,7 +83,8 @@ shm_startup(void)
 	ppl_shared = (PplShared *) base;
 	if (!found)
 	{
-		memset(base, 0, shm_size());
+		memset(base, 0, MAXALIGN(sizeof(PplShared)) +
+			   MAXALIGN(mul_size(ppl_guc_max_databases, sizeof(PplDatabase))));
 		ppl_shared->lock = &GetNamedLWLockTranche(PPL_TRANCHE_NAME)->lock;
 		ppl_shared->epoch = (uint64) GetCurrentTimestamp();
 		process_init(&ppl_shared->launcher);
@@ -102,9 +103,8 @@ shm_startup(void)
 		}
 
 		base += MAXALIGN(mul_size(ppl_shared->ndatabases, sizeof(PplDatabase)));
+		/* not touched before it is used, so that many cost no memory */
 		ppl_shared->consumers = (PplConsumer *) base;
-		for (int i = 0; i < ppl_shared->nconsumers; i++)
-			consumer_reset(&ppl_shared->consumers[i]);
 	}
 	ppl_failpoint_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
@@ -142,6 +142,7 @@ database_reset(PplDatabase *db)
 	pg_atomic_init_u64(&db->confirmed_lsn, 0);
 	pg_atomic_init_u64(&db->wanted_lsn, 0);
 	pg_atomic_init_u32(&db->mover_wanted, 0);
+	pg_atomic_init_u32(&db->retired, 0);
 	pg_atomic_init_u32(&db->has_consumers, 0);
 	pg_atomic_init_u32(&db->capture_asleep, 0);
 	pg_atomic_init_u32(&db->has_stuck, 0);
@@ -289,19 +290,19 @@ ppl_consumer_find(Oid dboid, PplPlace place)
 PplConsumer *
 ppl_consumer_create(Oid dboid, PplPlace place)
 {
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
-	{
-		PplConsumer *consumer = &ppl_shared->consumers[i];
+	PplConsumer *consumer;
+	int			i = 0;
 
-		if (OidIsValid(consumer->dboid))
-			continue;
-		consumer_reset(consumer);
-		consumer->place = place;
-		consumer->dboid = dboid;
-		ppl_shared->nused = Max(ppl_shared->nused, i + 1);
-		return consumer;
-	}
-	return NULL;
+	while (i < ppl_shared->nused && OidIsValid(ppl_shared->consumers[i].dboid))
+		i++;
+	if (i == ppl_shared->nconsumers)
+		return NULL;
+	consumer = &ppl_shared->consumers[i];
+	consumer_reset(consumer);
+	consumer->place = place;
+	consumer->dboid = dboid;
+	ppl_shared->nused = Max(ppl_shared->nused, i + 1);
+	return consumer;
 }
 
 /*
@@ -321,7 +322,9 @@ free_reservations(void)
 			TransactionIdDidCommit(xid))
 			continue;
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		if (consumer->reserved_by == xid)
+		if (consumer->reserved_by == xid && consumer->retired)
+			consumer->reserved_by = InvalidTransactionId;	/* capture drops it */
+		else if (consumer->reserved_by == xid)
 			consumer->dboid = InvalidOid;
 		LWLockRelease(ppl_shared->lock);
 	}
@@ -336,25 +339,44 @@ free_reservations(void)
 bool
 ppl_consumer_reserve(PplPlace place, TransactionId xid)
 {
-	PplConsumer *consumer = NULL;
+	PplConsumer *consumer;
 
-	for (int attempt = 1; attempt <= 2 && consumer == NULL; attempt++)
+	free_reservations();
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	consumer = ppl_consumer_find(MyDatabaseId, place);
+	if (consumer == NULL)
 	{
-		if (attempt == 2)
-			free_reservations();
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		consumer = ppl_consumer_find(MyDatabaseId, place);
-		if (consumer == NULL)
-		{
-			consumer = ppl_consumer_create(MyDatabaseId, place);
-			if (consumer != NULL)
-				consumer->reserved_by = xid;
-		}
-		else if (TransactionIdIsValid(consumer->reserved_by))
+		consumer = ppl_consumer_create(MyDatabaseId, place);
+		if (consumer != NULL)
 			consumer->reserved_by = xid;
-		LWLockRelease(ppl_shared->lock);
 	}
+	else if (consumer->retired && !TransactionIdIsValid(consumer->reserved_by))
+		consumer->reserved_by = xid;
+	LWLockRelease(ppl_shared->lock);
 	return consumer != NULL;
+}
+
+/*
+ * The workers of a segment need not wait for each other any more: have them look
+ * for themselves, or be started.  Takes shared->lock.
+ */
+void
+ppl_consumer_open_barrier(Oid dboid, PplPlace place)
+{
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < ppl_shared->nused; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid != dboid || !consumer->barrier ||
+			consumer->place.pipeline_id != place.pipeline_id ||
+			consumer->place.segment != place.segment)
+			continue;
+		consumer->barrier = false;
+		ppl_wake(&consumer->process.procno);
+	}
+	LWLockRelease(ppl_shared->lock);
+	ppl_wake_launcher();
 }
 
 /*

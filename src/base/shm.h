@@ -97,6 +97,7 @@ typedef struct PplDatabase
 	pg_atomic_uint64 confirmed_lsn; /* of the slot */
 	pg_atomic_uint64 wanted_lsn;	/* highest commit end a backend published */
 	pg_atomic_uint32 mover_wanted;	/* some consumer's events shall move */
+	pg_atomic_uint32 retired;	/* some consumer is */
 	pg_atomic_uint32 has_consumers; /* else commits wake only once a segment */
 	pg_atomic_uint32 capture_asleep;	/* 1 = needs its latch set */
 	pg_atomic_uint32 has_stuck; /* some consumer may have failed or paused */
@@ -140,6 +141,11 @@ typedef struct PplConsumer
 	TransactionId reserved_by;	/* starts the pipeline, and may still fail;
 								 * invalid once capture knows it */
 	bool		lost;			/* nothing is held for it, until a new birth */
+	bool		retired;		/* the segment has fewer workers now: capture
+								 * drops it, unless it is wanted again */
+	bool		barrier;		/* waits for the others at a change of their
+								 * number; with no process until that is
+								 * over */
 	PplWorkerState state;
 	TimestampTz since;			/* when state changed */
 	PplProcess	process;
@@ -212,6 +218,7 @@ extern PplDatabase *ppl_database_find(Oid dboid);
 extern bool ppl_database_request(Oid dboid);
 extern PplConsumer *ppl_consumer_find(Oid dboid, PplPlace place);
 extern PplConsumer *ppl_consumer_create(Oid dboid, PplPlace place);
+extern void ppl_consumer_open_barrier(Oid dboid, PplPlace place);
 extern bool ppl_consumer_reserve(PplPlace place, TransactionId xid);
 extern bool ppl_database_has_spool(PplDatabase *db);
 extern bool ppl_consumer_spool_done(PplConsumer *consumer);

@@ -18,6 +18,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -38,6 +39,8 @@ typedef struct FilterConsumer
 	PplConsumer *shared;
 	Oid			source;
 	uint16		operations;
+	int			version;		/* of the definition that it has reached, as
+								 * far as is known: no further */
 	PplSpoolPos control_pos;	/* end of its last control record, until that
 								 * is published; else 0 */
 } FilterConsumer;
@@ -62,9 +65,17 @@ static struct
 static void keep_snapshot(Snapshot snapshot);
 static void give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin);
 static FilterConsumer *want(const PplShare *share, Oid owner, bool backlog);
-static void load_share(const PplPipeline *pipeline, const PplShare *share,
-					   bool backlog, XLogRecPtr confirmed, PplSpoolPos start);
+static FilterConsumer *load_share(const PplPipeline *pipeline,
+								  const PplShare *share, bool backlog,
+								  XLogRecPtr confirmed, PplSpoolPos start);
 static bool has_place(const List *places, PplPlace place);
+static List *remaining_shares(List *shares, const List *positions);
+static int	version_of(const List *positions, PplPlace place);
+static bool is_new(TransactionId xid);
+static void retire_beyond(const PplControl *control, TransactionId xid);
+static void join_partitions(const PplControl *control, XLogRecPtr commit_lsn,
+							PplSpoolPos begin);
+static void drop_retired(void);
 static void control_consumer(FilterConsumer *consumer, const PplControl *control,
 							 TransactionId xid, PplSpoolPos begin,
 							 PplSpoolPos end);
@@ -132,6 +143,7 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 {
 	ListCell   *lc;
 	List	   *backlogs;
+	List	   *positions;
 	MemoryContext oldcontext = CurrentMemoryContext;
 
 	SetCurrentStatementStartTimestamp();
@@ -139,17 +151,20 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	keep_snapshot(GetActiveSnapshot());
 	backlogs = ppl_backlog_places();
+	positions = ppl_definition_positions();
 	foreach(lc, ppl_definition_load_born())
 	{
 		PplPipeline *pipeline = lfirst(lc);
 		ListCell   *lc2;
 
-		foreach(lc2, ppl_definition_shares(pipeline))
+		foreach(lc2, remaining_shares(ppl_definition_shares(pipeline), positions))
 		{
 			PplShare   *share = lfirst(lc2);
+			FilterConsumer *consumer = load_share(pipeline, share,
+												  has_place(backlogs, share->place),
+												  confirmed, start);
 
-			load_share(pipeline, share, has_place(backlogs, share->place),
-					   confirmed, start);
+			consumer->version = version_of(positions, share->place);
 		}
 	}
 	PopActiveSnapshot();
@@ -171,20 +186,78 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 }
 
 /* One consumer of a definition that was born. */
-static void
+static FilterConsumer *
 load_share(const PplPipeline *pipeline, const PplShare *share, bool backlog,
 		   XLogRecPtr confirmed, PplSpoolPos start)
 {
-	PplConsumer *shared = want(share, pipeline->owner, backlog)->shared;
+	FilterConsumer *consumer = want(share, pipeline->owner, backlog);
+	PplConsumer *shared = consumer->shared;
 
 	pg_atomic_write_u64(&shared->confirm_lsn, confirmed);
 	ppl_atomic_max(&shared->read_pos, start);
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	shared->running = pipeline->running;
 	shared->lost = false;
+	shared->retired = false;
+	shared->barrier = false;
 	LWLockRelease(ppl_shared->lock);
 	if (pipeline->slot_lsn != self.db->slot_lsn)
 		set_lost(shared, pipeline->name);
+	return consumer;
+}
+
+/*
+ * The shares of a definition, and of those segments the places that are not among
+ * them any more, but have not reached the change that says so.
+ */
+static List *
+remaining_shares(List *shares, const List *positions)
+{
+	List	   *result = list_copy(shares);
+	ListCell   *lc;
+
+	foreach(lc, positions)
+	{
+		const PplPlaceVersion *position = lfirst(lc);
+		const PplShare *sibling = NULL;
+		bool		known = false;
+		ListCell   *lc2;
+
+		foreach(lc2, shares)
+		{
+			const PplShare *share = lfirst(lc2);
+
+			known |= ppl_place_equal(share->place, position->place);
+			if (share->place.pipeline_id == position->place.pipeline_id &&
+				share->place.segment == position->place.segment)
+				sibling = share;
+		}
+		if (sibling != NULL && !known)
+		{
+			PplShare   *share = palloc(sizeof(*share));
+
+			*share = *sibling;
+			share->place = position->place;
+			result = lappend(result, share);
+		}
+	}
+	return result;
+}
+
+/* Which version has a place reached?  0 if it has not begun. */
+static int
+version_of(const List *positions, PplPlace place)
+{
+	ListCell   *lc;
+
+	foreach(lc, positions)
+	{
+		const PplPlaceVersion *position = lfirst(lc);
+
+		if (ppl_place_equal(position->place, place))
+			return position->version;
+	}
+	return 0;
 }
 
 static bool
@@ -255,6 +328,7 @@ want(const PplShare *share, Oid owner, bool backlog)
 	if (shared != NULL)
 	{
 		shared->reserved_by = InvalidTransactionId;
+		shared->retired = false;
 		shared->owner = owner;
 		shared->source = share->source;
 		shared->operations = share->operations;
@@ -343,6 +417,10 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 	List	   *concerned = NIL;
 	ListCell   *lc;
 
+	if (control->action == PPL_CONTROL_CHANGE && control->workers != 0)
+		join_partitions(control, commit_lsn, begin);
+	if (control->action == PPL_CONTROL_BIRTH)
+		retire_beyond(control, xid);
 	foreach(lc, self.consumers)
 	{
 		FilterConsumer *consumer = lfirst(lc);
@@ -363,11 +441,149 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 		count_operations();
 		pg_atomic_write_u64(&consumer->shared->confirm_lsn, commit_lsn);
 		ppl_atomic_max(&consumer->shared->read_pos, begin);
+		consumer->version = control->version;
 		concerned = list_make1(consumer);
 	}
 	foreach(lc, concerned)
 		control_consumer(lfirst(lc), control, xid, begin, end);
 	list_free(concerned);
+}
+
+/* Does a transaction count that the definitions, as they were read, do not show? */
+static bool
+is_new(TransactionId xid)
+{
+	return XidInMVCCSnapshot(xid, &self.loaded);
+}
+
+/*
+ * A pipeline begins anew with fewer workers than it had: the others have nothing to
+ * do any more.
+ */
+static void
+retire_beyond(const PplControl *control, TransactionId xid)
+{
+	ListCell   *lc;
+
+	if (control->workers == 0 || !is_new(xid))
+		return;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	foreach(lc, self.consumers)
+	{
+		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
+
+		if (shared->place.pipeline_id != control->pipeline_id ||
+			shared->place.segment != control->segment ||
+			shared->place.partition <= control->workers)
+			continue;
+		shared->retired = true;
+		pg_atomic_write_u32(&self.db->retired, 1);
+		ppl_wake(&shared->process.procno);
+	}
+	LWLockRelease(ppl_shared->lock);
+}
+
+/*
+ * From here on a segment has so many workers.  New ones begin here; one that was
+ * there before, and has not come to the change that took it out, is there still.
+ * After a restart there may be changes that all workers are beyond: what came of
+ * them was read from the tables.
+ */
+static void
+join_partitions(const PplControl *control, XLogRecPtr commit_lsn,
+				PplSpoolPos begin)
+{
+	FilterConsumer *sibling = NULL;
+	bool		due = false;
+	ListCell   *lc;
+
+	foreach(lc, self.consumers)
+	{
+		FilterConsumer *consumer = lfirst(lc);
+
+		if (consumer->shared->place.pipeline_id != control->pipeline_id ||
+			consumer->shared->place.segment != control->segment)
+			continue;
+		if (sibling == NULL || sibling->shared->retired)
+			sibling = consumer;
+		due |= consumer->version < control->version;
+	}
+	for (int i = 1; due && i <= control->workers; i++)
+	{
+		PplShare	share = {
+			.place = {control->pipeline_id, control->segment, i},
+			.source = sibling->source,
+			.operations = sibling->operations,
+		};
+		FilterConsumer *consumer = NULL;
+		bool		running = sibling->shared->running;
+		bool		lost = sibling->shared->lost;
+
+		foreach(lc, self.consumers)
+		{
+			if (ppl_place_equal(((FilterConsumer *) lfirst(lc))->shared->place, share.place))
+				consumer = lfirst(lc);
+		}
+		if (consumer != NULL && !consumer->shared->retired)
+			continue;
+		consumer = want(&share, control->owner, false);
+		consumer->version = control->version;
+		pg_atomic_write_u64(&consumer->shared->confirm_lsn, commit_lsn);
+		ppl_atomic_max(&consumer->shared->read_pos, begin);
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		consumer->shared->running = running;
+		consumer->shared->lost = lost;
+		ppl_consumer_set_state(consumer->shared, lost ? PPL_WORKER_LOST : PPL_WORKER_IDLE);
+		LWLockRelease(ppl_shared->lock);
+	}
+	if (due)
+		count_operations();
+}
+
+/*
+ * Forget the consumers whose workers have left for good.  Who waited for one of them
+ * may look again.
+ */
+static void
+drop_retired(void)
+{
+	List	   *gone = NIL;
+	ListCell   *lc;
+
+	if (pg_atomic_exchange_u32(&self.db->retired, 0) == 0)
+		return;
+	foreach(lc, self.consumers)
+	{
+		FilterConsumer *consumer = lfirst(lc);
+		PplConsumer *shared = consumer->shared;
+		TransactionId xid = shared->reserved_by;
+
+		if (!shared->retired)
+			continue;
+		/* until it is dropped, or wanted again */
+		pg_atomic_write_u32(&self.db->retired, 1);
+		if (TransactionIdIsValid(xid) &&
+			(TransactionIdIsInProgress(xid) || TransactionIdDidCommit(xid)))
+			continue;
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		if (shared->retired && shared->process.pid == 0 &&
+			!shared->process.ordered && shared->reserved_by == xid)
+		{
+			shared->reserved_by = InvalidTransactionId;
+			shared->running = false;
+			shared->dropped = true;
+			gone = lappend(gone, consumer);
+		}
+		LWLockRelease(ppl_shared->lock);
+	}
+	foreach(lc, gone)
+	{
+		FilterConsumer *consumer = lfirst(lc);
+
+		ppl_consumer_open_barrier(MyDatabaseId, consumer->shared->place);
+		unwant(consumer);
+	}
+	list_free(gone);
 }
 
 /* Act on it for one consumer that it concerns. */
@@ -381,6 +597,7 @@ control_consumer(FilterConsumer *consumer, const PplControl *control,
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	shared->process.not_before = 0;
+	shared->barrier = false;
 	switch ((PplControlAction) control->action)
 	{
 		case PPL_CONTROL_BIRTH:
@@ -426,11 +643,12 @@ control_consumer(FilterConsumer *consumer, const PplControl *control,
 static void
 give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin)
 {
-	if (shared->lost && !XidInMVCCSnapshot(xid, &self.loaded))
+	if (shared->lost && !is_new(xid))
 		return;
 	if (shared->state == PPL_WORKER_LOST)
 		ppl_consumer_set_state(shared, PPL_WORKER_IDLE);
 	shared->lost = false;
+	shared->retired = false;
 	shared->running = true;
 	forget_turn(shared);
 	ppl_atomic_max(&shared->read_pos, begin);
@@ -565,6 +783,7 @@ ppl_filter_publish(bool within)
 {
 	ListCell   *lc;
 
+	drop_retired();
 	for (PplSource *source = self.touched; source != NULL;
 		 source = source->next_touched)
 	{
@@ -624,6 +843,7 @@ ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected)
 	ListCell   *lc;
 
 	*progress_expected = false;
+	drop_retired();
 	foreach(lc, self.consumers)
 	{
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
@@ -632,7 +852,7 @@ ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected)
 							   pg_atomic_read_u64(&shared->moved_lsn));
 		bool		spool_done = ppl_consumer_spool_done(shared);
 
-		if (shared->lost || shared->dropped)
+		if (shared->lost || shared->dropped || shared->retired)
 		{
 			pg_atomic_write_u64(&shared->confirm_lsn, decoded);
 			continue;
@@ -670,7 +890,7 @@ ppl_filter_request_moves(XLogRecPtr decoded)
 	{
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
 
-		if (shared->lost || shared->dropped ||
+		if (shared->lost || shared->dropped || shared->retired ||
 			pg_atomic_read_u64(&shared->confirm_lsn) + limit >= decoded ||
 			ppl_consumer_spool_done(shared))
 			continue;
@@ -702,7 +922,7 @@ ppl_filter_first_segment(PplSpoolPos spool_end)
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
 		uint64		read_pos = pg_atomic_read_u64(&shared->read_pos);
 
-		if (shared->lost || shared->dropped)
+		if (shared->lost || shared->dropped || shared->retired)
 			continue;
 		if (ppl_consumer_spool_done(shared))
 			pg_atomic_compare_exchange_u64(&shared->read_pos, &read_pos,

@@ -114,6 +114,28 @@ ppl_definition_load_born(void)
 
 /* See definition.h. */
 List *
+ppl_definition_positions(void)
+{
+	PplSqlResult *rows =
+	ppl_sql_read("SELECT pipeline_id, segment, partition, version"
+				 " FROM " PPL_CHECKPOINTS " ORDER BY 1, 2, 3", 0, NULL);
+	List	   *positions = NIL;
+
+	for (int64 row = 0; row < rows->nrows; row++)
+	{
+		PplPlaceVersion *position = palloc(sizeof(*position));
+
+		position->place.pipeline_id = ppl_sql_int(rows, row, 0);
+		position->place.segment = ppl_sql_int(rows, row, 1);
+		position->place.partition = ppl_sql_int(rows, row, 2);
+		position->version = ppl_sql_int(rows, row, 3);
+		positions = lappend(positions, position);
+	}
+	return positions;
+}
+
+/* See definition.h. */
+List *
 ppl_definition_shares(const PplPipeline *pipeline)
 {
 	List	   *shares = NIL;

@@ -100,6 +100,16 @@ typedef struct PplShare
 extern int	ppl_definition_setting(const PplPipeline *pipeline,
 								   PplSetting setting);
 
+/* How far a place has come. */
+typedef struct PplPlaceVersion
+{
+	PplPlace	place;
+	int			version;		/* of the definition */
+} PplPlaceVersion;
+
+/* All places that have begun, PplPlaceVersion *, in CurrentMemoryContext. */
+extern List *ppl_definition_positions(void);
+
 /* The shares of a pipeline's work, PplShare *, in CurrentMemoryContext. */
 extern List *ppl_definition_shares(const PplPipeline *pipeline);
 

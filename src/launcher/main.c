@@ -233,6 +233,7 @@ consumer_needs_process(PplConsumer *consumer)
 	PplDatabase *db = ppl_database_find(consumer->dboid);
 
 	return consumer->running && !consumer->dropped && !consumer->lost &&
+		!consumer->retired && !consumer->barrier &&
 		db != NULL && ppl_database_has_spool(db) &&
 		!ppl_consumer_all_done(consumer);
 }

@@ -177,6 +177,14 @@ set_control(PplBatch *batch, const PplSpoolRecord *record)
 	batch->control_position.seq = record->header.seq;
 }
 
+/* Can this be where a worker has its first events? */
+static bool
+begins(const PplControl *control)
+{
+	return control->action == PPL_CONTROL_BIRTH ||
+		(control->action == PPL_CONTROL_CHANGE && control->workers != 0);
+}
+
 /*
  * A pipeline may have to stop after the transaction of the last event, see
  * ppl_schema_passed: nothing of later ones is to be with it.
@@ -310,7 +318,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 
 			(void) ppl_spool_reader_next(reader, end, &record);
 			if (!ppl_control_concerns(&record.control, request->place) ||
-				(!request->born && record.control.action != PPL_CONTROL_BIRTH))
+				(!request->born && !begins(&record.control)))
 				continue;
 			if (is_passed(&record, request, open))
 			{

@@ -40,6 +40,7 @@
 #include "worker/catchup.h"
 #include "worker/main.h"
 #include "worker/pause.h"
+#include "worker/repartition.h"
 #include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
@@ -203,6 +204,7 @@ load_checkpoint(void)
 		ppl_checkpoint_load(self.place, &self.checkpoint);
 		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
 		ppl_share_prepare(&self, pipeline);
+		running = !ppl_repartition_over(&self, pipeline);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -327,7 +329,8 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	int64		begun;
 
 	ppl_worker_refresh(&self);
-	if (ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
+	if (ppl_repartition_holds(&self) ||
+		ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
 		return true;
 	begun = ppl_clock_us();
 	batch = ppl_batch_create(self.context);
@@ -383,6 +386,8 @@ act_on_control(const PplBatch *batch)
 	int			version = control->version;
 	bool		gone;
 
+	if (control->action == PPL_CONTROL_CHANGE && control->workers != 0)
+		return ppl_repartition_act(&self, batch);
 	if (control->action == PPL_CONTROL_REDRIVE &&
 		redrive(batch) != PPL_BATCH_DONE)
 		return false;

@@ -140,6 +140,15 @@ ppl_pause_for_schema(PplWorker *worker)
 }
 
 /*
+ * Other dead letters are this worker's from now on.
+ */
+void
+ppl_pause_recount(void)
+{
+	self.counted = false;
+}
+
+/*
  * A pause was long enough, or something changed: count the dead letters anew,
  * look at the definition, and if the breaker is open, try some events.
  */

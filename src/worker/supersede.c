@@ -171,6 +171,15 @@ describe_letter(const PplBatch *batch, int ordinal, const EventKeys *keys,
 }
 
 /*
+ * Other dead letters are this worker's from now on.
+ */
+void
+ppl_supersede_forget(void)
+{
+	self.no_letters = false;
+}
+
+/*
  * A chunk was run: mark the dead letters that its events made stale, and say what
  * those that it leaves must keep, by ordinal; NULL if the pipeline has no upsert.
  * With redrive the events are old ones, and make nothing stale.

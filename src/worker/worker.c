@@ -22,6 +22,7 @@ bool
 ppl_worker_disturbed(const PplWorker *worker)
 {
 	return !worker->consumer->running || worker->consumer->dropped ||
+		worker->consumer->retired ||
 		pg_atomic_read_u32(&worker->consumer->stops) != worker->stops ||
 		worker->consumer->lost ||
 		worker->db->state == PPL_DB_CLOSING;

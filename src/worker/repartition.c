@@ -1,0 +1,350 @@
+/*
+ * repartition.c
+ *		A segment gets another number of workers.
+ *
+ * The change has a place in the order of events, that of its control record.  Every
+ * worker processes what is before it under the old number; there it commits its
+ * checkpoint with the new one, or deletes it and leaves, if its partition is not
+ * among the new ones.  The first to come there makes the checkpoints of partitions
+ * that are new.  Nobody goes on before all have come: a checkpoint of the segment
+ * with an older version says that one has not.  So what is before is done by
+ * everybody before anything behind it is begun.
+ *
+ * Who has to wait does so without polling, and the last to come wakes it (barrier in
+ * shared memory); while there is a lack of processes, it gives its own back.  A
+ * worker that starts looks for itself, so it matters little who ends where.
+ *
+ * Runs in a worker, outside batches, in transactions of its own.
+ */
+#include "postgres.h"
+#include "base/compat.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "backlog/store.h"
+#include "base/clock.h"
+#include "base/failpoint.h"
+#include "base/guc.h"
+#include "base/process.h"
+#include "catalog/definition.h"
+#include "catalog/names.h"
+#include "catalog/sql.h"
+#include "worker/pause.h"
+#include "worker/repartition.h"
+#include "worker/supersede.h"
+#include "worker/turn.h"
+
+/* State of this worker. */
+static struct
+{
+	PplConsumer *retiring;		/* it is retired, unless the commit fails */
+	bool		watching;		/* for that */
+	int			open;			/* all have come to the change of this version */
+}			self;
+
+/* What became of a worker at a change. */
+typedef enum Passage
+{
+	PASSED,						/* it is behind it, or has nothing to do with it */
+	AGAIN,						/* its position is another one: look anew */
+	LEFT						/* it is not among the new ones, or nobody is */
+} Passage;
+
+static bool open_barrier(PplWorker *worker, int version);
+
+/* The transaction that said so did not commit. */
+static void
+take_back(int code, Datum arg)
+{
+	if (self.retiring == NULL)
+		return;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	self.retiring->retired = false;
+	LWLockRelease(ppl_shared->lock);
+}
+
+/*
+ * This place has nothing to do any more, once the transaction commits.  It is said
+ * before that, under the definition's lock: who has the segment get more workers
+ * again comes after it.  Capture drops the place when the process has ended.
+ */
+static void
+retire(PplWorker *worker)
+{
+	if (!self.watching)
+		before_shmem_exit(take_back, (Datum) 0);
+	self.watching = true;
+	self.retiring = worker->consumer;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	worker->consumer->retired = true;
+	pg_atomic_write_u32(&worker->db->retired, 1);
+	LWLockRelease(ppl_shared->lock);
+}
+
+/* Does another worker of the segment stand before the change of this version? */
+static bool
+anyone_before(const PplWorker *worker, int version)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(worker->place.pipeline_id),
+		ppl_sql_arg_int(worker->place.segment),
+		ppl_sql_arg_int(version),
+	};
+
+	return ppl_sql_bool(ppl_sql_read("SELECT EXISTS (SELECT FROM " PPL_CHECKPOINTS
+									 " WHERE pipeline_id = $1 AND segment = $2"
+									 " AND version < $3)",
+									 lengthof(args), args), 0, 0);
+}
+
+/* Is this the position where the worker stands? */
+static bool
+stands_at(const PplWorker *worker, const PplCheckpoint *checkpoint)
+{
+	PplPosition here = worker->checkpoint.position;
+
+	return checkpoint->exists && !checkpoint->foreign &&
+		!ppl_position_after(checkpoint->position, here) &&
+		!ppl_position_after(here, checkpoint->position);
+}
+
+/*
+ * Make what checkpoints of the segment there are not: of all of its partitions, or of
+ * this one alone.
+ */
+static void
+make_checkpoints(PplWorker *worker, const PplBatch *batch, bool all)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(worker->place.pipeline_id),
+		ppl_sql_arg_int(worker->place.segment),
+		ppl_sql_arg_int(all ? 1 : worker->place.partition),
+		ppl_sql_arg_int(all ? batch->control.workers : worker->place.partition),
+		ppl_sql_arg(LSNOID, LSNGetDatum(batch->control_position.commit_lsn)),
+		ppl_sql_arg_int(batch->control_position.seq),
+		ppl_sql_arg_int(batch->control.version),
+		ppl_sql_arg_int(batch->control.workers),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+		ppl_sql_arg(LSNOID, LSNGetDatum(worker->slot_lsn)),
+	};
+
+	(void) ppl_sql_run("INSERT INTO " PPL_CHECKPOINTS
+					   " (pipeline_id, segment, partition, commit_lsn, seq, version,"
+					   "  workers, since, system_identifier, database, slot_lsn,"
+					   "  updated_at)"
+					   " SELECT $1, $2, p, $5, $6, $7, $8, $7, $9, $10, $11,"
+					   "  pg_catalog.clock_timestamp()"
+					   " FROM pg_catalog.generate_series($3, $4) p"
+					   " ON CONFLICT (pipeline_id, segment, partition) DO NOTHING",
+					   lengthof(args), args);
+}
+
+/* This worker comes to the change from before it. */
+static Passage
+pass(PplWorker *worker, const PplBatch *batch, const PplPipeline *pipeline)
+{
+	const PplControl *control = &batch->control;
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(worker->place.pipeline_id),
+		ppl_sql_arg_int(worker->place.segment),
+		ppl_sql_arg_int(worker->place.partition),
+		ppl_sql_arg(LSNOID, LSNGetDatum(batch->control_position.commit_lsn)),
+		ppl_sql_arg_int(batch->control_position.seq),
+		ppl_sql_arg_int(control->version),
+		ppl_sql_arg_int(control->workers),
+	};
+	PplCheckpoint now;
+
+	ppl_checkpoint_load(worker->place, &now);
+	if (!stands_at(worker, &now))
+	{
+		worker->checkpoint = now;
+		return AGAIN;
+	}
+
+	/* if it is wanted again by a later change, it goes there, without events */
+	if (worker->place.partition > control->workers &&
+		control->version == pipeline->partitioning.since)
+	{
+		(void) ppl_sql_run("DELETE FROM " PPL_CHECKPOINTS
+						   " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3",
+						   3, args);
+		ppl_backlog_forget(worker->place);
+		retire(worker);
+		return LEFT;
+	}
+	(void) ppl_sql_run("UPDATE " PPL_CHECKPOINTS
+					   " SET commit_lsn = $4, seq = $5, version = $6, workers = $7,"
+					   "  since = $6, updated_at = pg_catalog.clock_timestamp()"
+					   " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3",
+					   lengthof(args), args);
+	make_checkpoints(worker, batch, true);
+	worker->checkpoint.position = batch->control_position;
+	worker->checkpoint.version = control->version;
+	worker->checkpoint.workers = control->workers;
+	worker->checkpoint.since = control->version;
+	return PASSED;
+}
+
+/*
+ * This worker has not begun.  If others are before the change, it is for this one
+ * that it begins here; if not, the change is long past.
+ */
+static Passage
+join(PplWorker *worker, const PplBatch *batch, const PplPipeline *pipeline)
+{
+	PplCheckpoint now;
+
+	ppl_checkpoint_load(worker->place, &now);
+	if (now.exists && !now.foreign)
+	{
+		worker->checkpoint = now;
+		return AGAIN;
+	}
+	if (worker->place.partition <= batch->control.workers &&
+		pipeline->slot_lsn == worker->slot_lsn &&
+		anyone_before(worker, batch->control.version))
+	{
+		make_checkpoints(worker, batch, false);
+		ppl_checkpoint_load(worker->place, &worker->checkpoint);
+		return AGAIN;
+	}
+	return PASSED;
+}
+
+/*
+ * Act on a control record that changes the number of workers.  False if the worker is
+ * to stop, or to look for its place anew.
+ */
+bool
+ppl_repartition_act(PplWorker *worker, const PplBatch *batch)
+{
+	bool		born = worker->checkpoint.exists && !worker->checkpoint.foreign;
+	bool		gone;
+	PplPipeline *pipeline;
+	Passage		passage = LEFT;
+
+	HOLD_CANCEL_INTERRUPTS();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_definition_lock(worker->pipeline_id, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pipeline = ppl_definition_load(worker->pipeline_id);
+	gone = pipeline == NULL;
+	if (!gone && born)
+		passage = pass(worker, batch, pipeline);
+	else if (!gone)
+		passage = join(worker, batch, pipeline);
+	PopActiveSnapshot();
+	PPL_FAILPOINT("worker-before-control");
+	CommitTransactionCommand();
+	self.retiring = NULL;
+	PPL_FAILPOINT("worker-after-control");
+	RESUME_CANCEL_INTERRUPTS();
+	MemoryContextSwitchTo(worker->context);
+
+	switch (passage)
+	{
+		case PASSED:
+			/* other dead letters are its own now */
+			ppl_supersede_forget();
+			ppl_pause_recount();
+			return true;
+		case AGAIN:
+			ppl_spool_reader_seek(worker->reader, batch->end_pos);
+			return false;
+		case LEFT:
+			worker->stopped = true;
+			if (!gone)
+				(void) open_barrier(worker, batch->control.version);
+			return false;
+	}
+	pg_unreachable();
+}
+
+/*
+ * If nobody is before the change of this version any more, have those go on that
+ * wait; else false.
+ */
+static bool
+open_barrier(PplWorker *worker, int version)
+{
+	bool		open;
+
+	HOLD_CANCEL_INTERRUPTS();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	open = !anyone_before(worker, version);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+	MemoryContextSwitchTo(worker->context);
+	PPL_FAILPOINT("worker-before-barrier");
+	if (open)
+		ppl_consumer_open_barrier(MyDatabaseId, worker->place);
+	return open;
+}
+
+/*
+ * Has this worker to wait for others at the last change that it passed?  Then it does,
+ * for a while; true: look at everything anew.  Others take the process of one
+ * that has to wait if they need it, and nobody needs it if nothing comes for long.
+ */
+bool
+ppl_repartition_holds(PplWorker *worker)
+{
+	int			version = worker->checkpoint.since;
+	int64		begin = ppl_clock_ms();
+
+	if (!worker->checkpoint.exists || worker->checkpoint.foreign ||
+		version == self.open)
+		return false;
+
+	/* first the word that it waits: who comes last looks for that */
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	worker->consumer->barrier = true;
+	LWLockRelease(ppl_shared->lock);
+	if (open_barrier(worker, version))
+	{
+		self.open = version;
+		return false;
+	}
+	pgstat_report_activity(STATE_IDLE, NULL);
+	ConditionVariableBroadcast(&worker->db->changed);
+	ppl_turn_spare(worker, 0, pg_atomic_read_u32(&worker->consumer->repairs));
+	ppl_process_wait_spare(ppl_guc_worker_idle_timeout == 0 ? -1 :
+						   ppl_guc_worker_idle_timeout);
+	if (ppl_guc_worker_idle_timeout > 0 &&
+		ppl_clock_ms() - begin >= ppl_guc_worker_idle_timeout)
+		ppl_turn_leave(worker, PPL_WORKER_IDLE);
+	return true;
+}
+
+/*
+ * A worker starts whose place has no checkpoint: is it one that the segment has no
+ * more, and no change that was not reached by all wants it?  Then it is retired.  In
+ * a transaction, under the definition's lock.
+ */
+bool
+ppl_repartition_over(PplWorker *worker, const PplPipeline *pipeline)
+{
+	if (worker->checkpoint.exists ||
+		worker->place.partition <= pipeline->partitioning.workers ||
+		anyone_before(worker, pipeline->partitioning.since))
+		return false;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	worker->consumer->retired = true;
+	pg_atomic_write_u32(&worker->db->retired, 1);
+	LWLockRelease(ppl_shared->lock);
+	return true;
+}
