@@ -53,7 +53,8 @@ static struct
 /* What became of a worker at a change. */
 typedef enum Passage
 {
-	PASSED,						/* it is behind it, or has nothing to do with it */
+	PASSED,						/* it is behind it, or has nothing to do with
+								 * it */
 	AGAIN,						/* its position is another one: look anew */
 	LEFT						/* it is not among the new ones, or nobody is */
 } Passage;
