@@ -106,17 +106,6 @@ anyone_before(const PplWorker *worker, int version)
 									 lengthof(args), args), 0, 0);
 }
 
-/* Is this the position where the worker stands? */
-static bool
-stands_at(const PplWorker *worker, const PplCheckpoint *checkpoint)
-{
-	PplPosition here = worker->checkpoint.position;
-
-	return checkpoint->exists && !checkpoint->foreign &&
-		!ppl_position_after(checkpoint->position, here) &&
-		!ppl_position_after(here, checkpoint->position);
-}
-
 /*
  * Make what checkpoints of the segment there are not: of all of its partitions, or of
  * this one alone.
@@ -163,14 +152,9 @@ pass(PplWorker *worker, const PplBatch *batch, const PplPipeline *pipeline)
 		ppl_sql_arg_int(control->version),
 		ppl_sql_arg_int(control->workers),
 	};
-	PplCheckpoint now;
 
-	ppl_checkpoint_load(worker->place, &now);
-	if (!stands_at(worker, &now))
-	{
-		worker->checkpoint = now;
+	if (!ppl_checkpoint_confirm(worker->place, &worker->checkpoint))
 		return AGAIN;
-	}
 
 	/* if it is wanted again by a later change, it goes there, without events */
 	if (worker->place.partition > control->workers &&
