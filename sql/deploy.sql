@@ -161,6 +161,26 @@ SELECT pipeline.redrive('deploy');
 SELECT pipeline.wait_for('deploy');
 SELECT * FROM ran WHERE id = 14;
 
+-- Rates of a stage: what came since a sample, which is taken anew after a minute.
+CREATE VIEW rates AS
+SELECT stage, position, measured, events,
+	events_per_second * extract(epoch FROM measured) AS measured_events,
+	abs(rows_per_second * extract(epoch FROM measured) - rows) < 1 AND
+	abs(errors_per_second * extract(epoch FROM measured) - errors) < 1 AND
+	abs(time_per_second * extract(epoch FROM measured) - extract(epoch FROM time)) < 1 AS others
+FROM pipeline.stage_stats WHERE pipeline = 'deploy';
+SELECT stage, abs(measured_events - events) < 1 AS events, others, measured BETWEEN '0' AND '1 min' AS measured
+FROM rates ORDER BY position;
+UPDATE _pipeline.stage_counts SET sample = '{4,0,0,0}',
+	former_at = former_at - interval '1 day', sampled_at = clock_timestamp() - interval '100 s'
+WHERE pipeline_id = (SELECT pipeline_id FROM _pipeline.pipelines WHERE name = 'deploy');
+SELECT stage, abs(measured_events - events) < 1 AS events, others, measured > '1 day' AS measured
+FROM rates ORDER BY position;
+INSERT INTO src VALUES (15, 1);
+SELECT pipeline.wait_for('deploy');
+SELECT stage, abs(measured_events - (events - 4)) < 1 AS events, others, measured BETWEEN '100 s' AND '130 s' AS measured
+FROM rates ORDER BY position;
+
 -- A stage that is dropped leaves its versions behind.
 SELECT pipeline.drop_stage('deploy', 'after');
 SELECT stage, version, state, until IS NOT NULL AS over FROM pipeline.stage_versions

@@ -345,6 +345,15 @@ SELECT pipeline.wait_for('measures'), pipeline.wait_for('passed');
 SELECT place, n, note FROM all_measures ORDER BY i;
 SELECT place, n, note FROM all_passed ORDER BY i;
 SELECT DISTINCT source FROM pipeline.lineage WHERE pipeline = 'measures';
+-- one that comes later
+CREATE FOREIGN TABLE later PARTITION OF measures FOR VALUES IN ('later') SERVER pipeline;
+INSERT INTO measures VALUES ('later', 20, NULL);
+ALTER TABLE measures DETACH PARTITION turned;
+INSERT INTO turned VALUES (NULL, 21, 'turned');
+INSERT INTO later VALUES ('later', 22, NULL);
+SELECT pipeline.wait_for('measures');
+SELECT place, n, note FROM all_measures WHERE n >= 20 ORDER BY i;
+SELECT change, old_type, new_type, state FROM pipeline.schema_events WHERE pipeline = 'measures' ORDER BY id;
 
 -- Changes of a stream, in the transaction of its rows and with events on their way.
 CREATE FOREIGN TABLE changing (a int, b text, c int) SERVER pipeline;
@@ -413,6 +422,69 @@ SELECT pipeline.wait_for('kinds');
 SELECT count(*), count(DISTINCT id) FROM all_kinds;
 SELECT o.id, k.id AS other, to_jsonb(o) - '{id,a}'::text[] = to_jsonb(k) - '{id,a}'::text[] AS same, o.a = k.a AS same_a, k.a[3]
 FROM kinds_before o JOIN all_kinds k ON k.id % 10 = o.id ORDER BY k.id;
+
+-- Events that fail, and are run again; no outputs of mode upsert.
+CREATE FOREIGN TABLE orders (id int, n int, note text) SERVER pipeline;
+CREATE TABLE latest (i serial PRIMARY KEY, id int, n int CHECK (n < 1000), note text);
+CREATE FUNCTION positive(o orders) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT CASE WHEN o.n < 0 THEN 'negative' END $$;
+SELECT pipeline.create_pipeline('orders', 'orders');
+SELECT pipeline.add_stage('orders', 'positive', 'validate', 'positive(orders)');
+CREATE TABLE by_id (id int PRIMARY KEY, n int, note text);
+SELECT pipeline.add_output('orders', 'by_id', mode => 'upsert');
+:state
+SELECT pipeline.add_output('orders', 'latest');
+SELECT pipeline.start('orders');
+INSERT INTO orders VALUES (1, 1, 'one'), (2, -2, 'negative'), (3, 3000, 'large'), (1, 10, 'one again');
+INSERT INTO orders VALUES (1, 11, 'and again');
+SELECT pipeline.wait_for('orders');
+SELECT id, n, note FROM latest ORDER BY i;
+SELECT stage, kind, reason, sqlstate, source, operation, event, old_event, seq FROM pipeline.dead_letters WHERE pipeline = 'orders' ORDER BY id;
+CREATE OR REPLACE FUNCTION positive(o orders) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT NULL::text $$;
+ALTER TABLE latest DROP CONSTRAINT latest_n_check;
+SELECT pipeline.redrive('orders');
+SELECT pipeline.wait_for('orders');
+SELECT id, n, note FROM latest ORDER BY i;
+SELECT severity, what, hint FROM pipeline.health() WHERE pipeline IN ('orders', 'measures', 'everything', 'even', 'other', 'into', 'passed');
+
+-- What a batch inserts into a stream: nothing of events that fail, and no event of
+-- the pipeline itself, if a trigger inserts into its source; but one of others.
+CREATE FOREIGN TABLE fan (id int, n int, note text) SERVER pipeline;
+CREATE TABLE fan_checked (id int, n int CHECK (n < 1000), note text);
+CREATE TABLE fan_out (i serial, id int, n int, note text);
+CREATE TABLE back_out (i serial, id int, n int, note text);
+CREATE FUNCTION back() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO streams.orders VALUES (NEW.id + 100, NEW.n, 'back');
+	RETURN NULL;
+END $$;
+CREATE TRIGGER back AFTER INSERT ON fan_checked FOR EACH ROW EXECUTE FUNCTION back();
+SELECT pipeline.create_pipeline('checked', 'orders');
+SELECT pipeline.add_output('checked', 'fan');
+SELECT pipeline.add_output('checked', 'fan_checked');
+SELECT pipeline.start('checked');
+SELECT pipeline.create_pipeline('fan', 'fan');
+SELECT pipeline.add_output('fan', 'fan_out');
+SELECT pipeline.start('fan');
+SELECT pipeline.create_pipeline('back', 'orders');
+SELECT pipeline.add_output('back', 'back_out');
+SELECT pipeline.start('back');
+INSERT INTO orders SELECT i, CASE WHEN i % 5 = 0 THEN 1000 ELSE i END, 'fan' FROM generate_series(1, 12) i;
+SELECT pipeline.wait_for('checked');
+SELECT pipeline.wait_for('fan'), pipeline.wait_for('back');
+SELECT id, n FROM fan_out ORDER BY i;
+SELECT id, n, note FROM fan_checked ORDER BY id;
+SELECT note, count(*), min(id), max(id) FROM back_out GROUP BY note ORDER BY note;
+SELECT output, events, produced, failed, balanced FROM pipeline.ledger('checked') ORDER BY output;
+SELECT (event->'id')::int AS id, sqlstate FROM pipeline.dead_letters WHERE pipeline = 'checked' ORDER BY 1;
+
+-- A stream cannot be altered under a statement that inserts into it.
+CREATE FUNCTION alters(i int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	ALTER FOREIGN TABLE streams.fan ADD more int;
+	RETURN i;
+END $$;
+INSERT INTO fan (id) VALUES (1), (alters(2));
+:state
 
 -- Many rows in one statement, and rows larger than a message.
 CREATE FOREIGN TABLE many (i int, t text) SERVER pipeline;

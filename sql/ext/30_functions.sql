@@ -31,11 +31,12 @@ CREATE FUNCTION pipeline.add_stage(
 	partition_by text[] DEFAULT NULL,
 	on_error text DEFAULT 'dead_letter',
 	max_attempts int DEFAULT 5,
-	timeout interval DEFAULT NULL)
+	timeout interval DEFAULT NULL,
+	settings jsonb DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'pipeline_add_stage'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pipeline.add_stage(text, text, text, regprocedure, text, bool, int, text[], text, int, interval) IS 'append a stage to a pipeline';
+COMMENT ON FUNCTION pipeline.add_stage(text, text, text, regprocedure, text, bool, int, text[], text, int, interval, jsonb) IS 'append a stage to a pipeline';
 
 CREATE FUNCTION pipeline.deploy_stage(
 	pipeline text,
@@ -47,6 +48,32 @@ RETURNS int
 AS 'MODULE_PATHNAME', 'pipeline_deploy_stage'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pipeline.deploy_stage(text, text, regprocedure, text, int) IS 'have a stage run another handler or query, or an earlier version, from the next batch on; returns the version';
+
+CREATE FUNCTION pipeline.alter_stage(
+	pipeline text,
+	stage text,
+	on_error text DEFAULT NULL,
+	max_attempts int DEFAULT NULL,
+	timeout interval DEFAULT NULL,
+	settings jsonb DEFAULT NULL,
+	new_name text DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pipeline_alter_stage'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.alter_stage(text, text, text, int, interval, jsonb, text) IS 'change what was declared of a stage but its code; null changes nothing';
+
+CREATE FUNCTION pipeline.alter_pipeline(
+	name text,
+	lineage text DEFAULT NULL,
+	on_schema_change text DEFAULT NULL,
+	search_path text DEFAULT NULL,
+	settings jsonb DEFAULT NULL,
+	new_name text DEFAULT NULL,
+	workers int DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pipeline_alter_pipeline'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.alter_pipeline(text, text, text, text, jsonb, text, int) IS 'change what was declared of a pipeline; null changes nothing';
 
 CREATE FUNCTION pipeline.add_output(
 	pipeline text,
@@ -153,17 +180,17 @@ AS 'MODULE_PATHNAME', 'pipeline_partition_of'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pipeline.partition_of(text, text) IS 'the partition of events with these values in the columns of partition_by; several as a row, (a,b)';
 
-CREATE FUNCTION _pipeline.repartition(name text, workers int)
-RETURNS void
-AS 'MODULE_PATHNAME', 'pipeline_repartition'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION _pipeline.repartition(text, int) IS 'have a pipeline work with another number of workers';
-
 CREATE FUNCTION _pipeline.partition_number(hash bigint, workers int)
 RETURNS int
 AS 'MODULE_PATHNAME', 'pipeline_partition_number'
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION _pipeline.partition_number(bigint, int) IS 'the partition of a hash among so many';
+
+CREATE FUNCTION pipeline.graph(name text DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME', 'pipeline_graph'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.graph(text) IS 'a pipeline, or all that the caller may see, as a Mermaid flowchart';
 
 -- Shared memory as rows, for the views.
 
@@ -195,7 +222,7 @@ CREATE FUNCTION _pipeline.consumers(
 	OUT barrier bool)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_consumers'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION _pipeline.consumers() IS 'workers and their positions in this database, from shared memory';
 
 CREATE FUNCTION _pipeline.databases(

@@ -20,6 +20,7 @@ SELECT p.name AS pipeline,
 	p.lineage,
 	p.on_schema_change,
 	p.search_path,
+	p.settings,
 	p.running AND _pipeline.is_here(p.system_identifier, p.database) AS running,
 	p.version,
 	p.created_at
@@ -40,6 +41,7 @@ SELECT p.name AS pipeline,
 	s.on_error,
 	s.max_attempts,
 	s.timeout,
+	s.settings,
 	s.version
 FROM _pipeline.stages s
 	JOIN _pipeline.pipelines p ON p.pipeline_id = s.pipeline_id
@@ -249,6 +251,7 @@ FROM _pipeline.worker_states c
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.partitions IS 'the workers'' shares of pipelines, with a process or without';
 
+-- Rates are since the former sample, which is one to two minutes old while a stage works.
 CREATE VIEW pipeline.stage_stats WITH (security_barrier) AS
 SELECT p.name AS pipeline,
 	s.position,
@@ -257,19 +260,32 @@ SELECT p.name AS pipeline,
 	coalesce(n.events, 0) AS events,
 	coalesce(n.rows, 0) AS rows,
 	coalesce(n.microseconds, 0) * interval '1 microsecond' AS time,
-	coalesce(n.errors, 0) AS errors
+	coalesce(n.errors, 0) AS errors,
+	n.events_per_second,
+	n.rows_per_second,
+	n.time_per_second / 1000000 AS time_per_second,
+	n.errors_per_second,
+	n.measured
 FROM _pipeline.stages s
 	JOIN _pipeline.pipelines p ON p.pipeline_id = s.pipeline_id
 	LEFT JOIN LATERAL (
 		SELECT sum(c.events)::bigint AS events,
 			sum(c.rows)::bigint AS rows,
 			sum(c.microseconds)::bigint AS microseconds,
-			sum(c.errors)::bigint AS errors
+			sum(c.errors)::bigint AS errors,
+			sum((c.events - c.former[1]) / w.seconds) AS events_per_second,
+			sum((c.rows - c.former[2]) / w.seconds) AS rows_per_second,
+			sum((c.microseconds - c.former[3]) / w.seconds) AS time_per_second,
+			sum((c.errors - c.former[4]) / w.seconds) AS errors_per_second,
+			max(pg_catalog.clock_timestamp() - c.former_at) AS measured
 		FROM _pipeline.stage_counts c
+			CROSS JOIN LATERAL (
+				SELECT greatest(extract(epoch FROM pg_catalog.clock_timestamp() - c.former_at), 0.001)::float8 AS seconds
+			) w
 		WHERE c.pipeline_id = s.pipeline_id AND c.stage_id = s.stage_id
 	) n ON true
 WHERE _pipeline.may_see(p.owner);
-COMMENT ON VIEW pipeline.stage_stats IS 'events into and rows out of each stage, its time and errors';
+COMMENT ON VIEW pipeline.stage_stats IS 'events into and rows out of each stage, its time and errors, in all and a second';
 
 -- Keys and reasons are payload: readers see them as null.
 CREATE VIEW pipeline.lineage WITH (security_barrier) AS

@@ -57,6 +57,45 @@ ppl_change_check_word(const char *what, const char *word, int nwords,
 			 errhint("Use one of: %s.", list)));
 }
 
+/* Error 0A000: the contract has it, and it is still to come. */
+void
+ppl_change_refuse_yet(const char *what, const char *current, const char *needed)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s %s is not supported yet", what, current),
+			 errhint("Use %s %s.", what, needed)));
+}
+
+/* Error 22023 for a word that lineage of a pipeline cannot be. */
+void
+ppl_change_check_lineage(const char *lineage)
+{
+	static const char *const lineages[] = {"row", "none"};
+
+	ppl_change_check_word("lineage", lineage, lengthof(lineages), lineages);
+}
+
+/* The same of on_schema_change of a pipeline; 0A000 for one that is to come. */
+void
+ppl_change_check_policy(const char *policy)
+{
+	static const char *const policies[] = {"adapt", "pause", "dead_letter"};
+
+	ppl_change_check_word("on_schema_change", policy, lengthof(policies), policies);
+	if (strcmp(policy, "dead_letter") == 0)
+		ppl_change_refuse_yet("on_schema_change", policy, "adapt or pause");
+}
+
+/* The same of on_error of a stage. */
+void
+ppl_change_check_on_error(const char *on_error)
+{
+	static const char *const reactions[] = {"dead_letter", "halt", "skip"};
+
+	ppl_change_check_word("on_error", on_error, lengthof(reactions), reactions);
+}
+
 /* Error 22023 unless a number is at least 1. */
 void
 ppl_change_check_positive(const char *what, int value)
@@ -112,6 +151,21 @@ ppl_change_text_array(FunctionCallInfo fcinfo, int argno)
 }
 
 /*
+ * An argument with settings as a parameter, which may be NULL.  Error 22023 for what
+ * is not known or out of range.
+ */
+PplSqlArg
+ppl_change_settings(FunctionCallInfo fcinfo, int argno)
+{
+	PplSettings settings;
+
+	if (PG_ARGISNULL(argno))
+		return ppl_sql_arg_null(JSONBOID);
+	ppl_setting_parse(PG_GETARG_JSONB_P(argno), &settings);
+	return ppl_sql_arg(JSONBOID, PG_GETARG_DATUM(argno));
+}
+
+/*
  * Check the definition as it stands now, if asked to, and have everybody told
  * of it.  Brings *pipeline up to date.
  */
@@ -126,6 +180,22 @@ ppl_change_finish(PplPipeline *pipeline, bool check)
 		ppl_workers_settle(pipeline);
 	}
 	ppl_access_announce(pipeline);
+}
+
+/* The stage of this name; error 42704 if there is none. */
+PplStage *
+ppl_change_find_stage(const PplPipeline *pipeline, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, pipeline->stages)
+	{
+		PplStage   *stage = lfirst(lc);
+
+		if (strcmp(stage->name, name) == 0)
+			return stage;
+	}
+	ppl_change_refuse_unknown("stage", name, pipeline, "stages");
 }
 
 /* Error 42704: a stage or output that the pipeline does not have. */

@@ -48,8 +48,6 @@ PPL_FUNCTION(pipeline_drop_stage);
 PPL_FUNCTION(pipeline_drop_output);
 PPL_FUNCTION(pipeline_drop_pipeline);
 
-static void refuse_yet(const char *what, const char *current,
-					   const char *needed) pg_attribute_noreturn();
 static uint16 check_operations(List *words);
 static PplSqlArg operations_arg(uint16 operations);
 static void add_first_version(const PplPipeline *pipeline, int stage_id,
@@ -68,8 +66,6 @@ Datum
 pipeline_create_pipeline(PG_FUNCTION_ARGS)
 {
 	static const char *const consistencies[] = {"strong", "causal", "eventual"};
-	static const char *const lineages[] = {"row", "none"};
-	static const char *const policies[] = {"adapt", "pause", "dead_letter"};
 	char	   *name = ppl_args_text(fcinfo, 0, "name");
 	Oid			source = ppl_args_oid(fcinfo, 1, "source");
 	char	   *consistency = ppl_args_text(fcinfo, 3, "consistency");
@@ -86,10 +82,8 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 	pipeline.operations =
 		check_operations(ppl_args_text_array(fcinfo, 2, "operations"));
 	ppl_change_check_word("consistency", consistency, lengthof(consistencies), consistencies);
-	ppl_change_check_word("lineage", lineage, lengthof(lineages), lineages);
-	ppl_change_check_word("on_schema_change", policy, lengthof(policies), policies);
-	if (strcmp(policy, "dead_letter") == 0)
-		refuse_yet("on_schema_change", policy, "adapt or pause");
+	ppl_change_check_lineage(lineage);
+	ppl_change_check_policy(policy);
 	ppl_change_check_positive("workers", workers);
 	ppl_check_source(source, GetUserId());
 	ppl_source_check(source, pipeline.operations, false, true);
@@ -136,15 +130,6 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 	pipeline.name = name;
 	ppl_access_audit(&pipeline, "create_pipeline", NULL);
 	PG_RETURN_VOID();
-}
-
-static void
-refuse_yet(const char *what, const char *current, const char *needed)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s %s is not supported yet", what, current),
-			 errhint("Use %s %s.", what, needed)));
 }
 
 /* The bits for some words; one that comes twice is no error. */
@@ -200,7 +185,7 @@ partition_columns(FunctionCallInfo fcinfo)
  * pipeline.add_stage(pipeline text, name text, kind text,
  *		handler regprocedure, query text, isolate bool, workers int,
  *		partition_by text[], on_error text, max_attempts int,
- *		timeout interval)
+ *		timeout interval, settings jsonb)
  */
 Datum
 pipeline_add_stage(PG_FUNCTION_ARGS)
@@ -233,13 +218,14 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 			ppl_sql_arg_int(ppl_args_int(fcinfo, 9, "max_attempts")),
 			PG_ARGISNULL(10) ? ppl_sql_arg_null(INTERVALOID) :
 			ppl_sql_arg(INTERVALOID, PG_GETARG_DATUM(10)),
+			ppl_change_settings(fcinfo, 11),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_STAGES
 						   " (pipeline_id, position, name, kind, handler, query,"
-						   " isolate, workers, on_error, max_attempts, timeout)"
+						   " isolate, workers, on_error, max_attempts, timeout, settings)"
 						   " SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4,"
-						   " $5, false, 1, $6, $7, $8"
+						   " $5, false, 1, $6, $7, $8, nullif($9, '{}')"
 						   " FROM " PPL_STAGES " WHERE pipeline_id = $1"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING stage_id",
@@ -277,7 +263,6 @@ static void
 check_stage_options(FunctionCallInfo fcinfo)
 {
 	static const char *const kinds[] = {"validate", "enrich", "transform", "aggregate"};
-	static const char *const reactions[] = {"dead_letter", "halt", "skip"};
 	char	   *kind = ppl_args_text(fcinfo, 2, "kind");
 	int			workers = ppl_args_int(fcinfo, 6, "workers");
 	char	   *on_error = ppl_args_text(fcinfo, 8, "on_error");
@@ -285,7 +270,7 @@ check_stage_options(FunctionCallInfo fcinfo)
 
 	ppl_change_check_word("kind of stage", kind, lengthof(kinds), kinds);
 	if (strcmp(kind, "aggregate") == 0)
-		refuse_yet("kind", kind, "validate, enrich or transform");
+		ppl_change_refuse_yet("kind", kind, "validate, enrich or transform");
 	if (PG_ARGISNULL(3) == PG_ARGISNULL(4))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -293,16 +278,16 @@ check_stage_options(FunctionCallInfo fcinfo)
 				 errdetail(PG_ARGISNULL(3) ? "Neither is given." : "Both are given."),
 				 errhint("Give handler => 'function(row type)' or query => 'SELECT ... FROM event'.")));
 	if (ppl_args_bool(fcinfo, 5, "isolate"))
-		refuse_yet("isolate", "true", "false");
+		ppl_change_refuse_yet("isolate", "true", "false");
 	ppl_change_check_positive("workers", workers);
 	if (workers > 1)
-		refuse_yet("workers", psprintf("%d", workers), "1");
+		ppl_change_refuse_yet("workers", psprintf("%d", workers), "1");
 	if (!PG_ARGISNULL(7))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("partition_by of a stage is not supported yet"),
 				 errhint("Leave partition_by out.")));
-	ppl_change_check_word("on_error", on_error, lengthof(reactions), reactions);
+	ppl_change_check_on_error(on_error);
 	ppl_change_check_positive("max_attempts", max_attempts);
 	if (!PG_ARGISNULL(10))
 		ppl_change_check_timeout(PG_GETARG_INTERVAL_P(10));
@@ -326,7 +311,7 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("pipeline.add_output");
 	if (ppl_args_bool(fcinfo, 6, "isolate"))
-		refuse_yet("isolate", "true", "false");
+		ppl_change_refuse_yet("isolate", "true", "false");
 	transform = ppl_change_handler(fcinfo, 3);
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);

@@ -25,7 +25,6 @@
 PPL_FUNCTION(pipeline_deploy_stage);
 
 static void check_choice(FunctionCallInfo fcinfo);
-static PplStage *find_stage(const PplPipeline *pipeline, const char *name);
 static bool go_back(const PplPipeline *pipeline, PplStage *stage, int version);
 static void refuse_version(const PplPipeline *pipeline, const PplStage *stage,
 						   int version) pg_attribute_noreturn();
@@ -59,7 +58,7 @@ pipeline_deploy_stage(PG_FUNCTION_ARGS)
 	handler = ppl_change_handler(fcinfo, 2);
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
-	stage = find_stage(pipeline, name);
+	stage = ppl_change_find_stage(pipeline, name);
 	if (!PG_ARGISNULL(4))
 	{
 		if (!go_back(pipeline, stage, PG_GETARG_INT32(4)))
@@ -108,21 +107,6 @@ check_choice(FunctionCallInfo fcinfo)
 				 errdetail(given == 0 ? "None of them is given." :
 						   "More than one of them is given."),
 				 errhint("Give handler => 'function(row type)', query => 'SELECT ... FROM event', or version => 1 to go back to that one.")));
-}
-
-static PplStage *
-find_stage(const PplPipeline *pipeline, const char *name)
-{
-	ListCell   *lc;
-
-	foreach(lc, pipeline->stages)
-	{
-		PplStage   *stage = lfirst(lc);
-
-		if (strcmp(stage->name, name) == 0)
-			return stage;
-	}
-	ppl_change_refuse_unknown("stage", name, pipeline, "stages");
 }
 
 /*

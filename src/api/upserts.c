@@ -17,6 +17,7 @@
 #include "base/event.h"
 #include "catalog/key.h"
 #include "catalog/names.h"
+#include "catalog/source.h"
 #include "catalog/sql.h"
 #include "catalog/target.h"
 
@@ -29,6 +30,14 @@ source_key(const PplPipeline *pipeline, const PplOutput *output)
 	Relation	source = relation_open(pipeline->source, AccessShareLock);
 	PplKey	   *key = ppl_key_of_source(source);
 
+	if (key == NULL && ppl_source_is_stream(source))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the rows of source \"%s\" cannot be told apart",
+						RelationGetRelationName(source)),
+				 errdetail("Output \"%s\" of mode upsert needs a key of the source, and streams have none.",
+						   output->name),
+				 errhint("Append to a table that has a primary key, and let a pipeline over that table upsert.")));
 	if (key == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

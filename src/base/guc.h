@@ -5,6 +5,11 @@
 #ifndef PPL_GUC_H
 #define PPL_GUC_H
 
+/* Limits that hold for settings of a stage, too. */
+#define PPL_MIN_BATCH_KB	64
+#define PPL_MAX_BATCH_KB	(1024 * 1024)
+#define PPL_MAX_BATCH_ROWS	1000000
+
 extern int	ppl_guc_batch_bytes;	/* kB */
 extern int	ppl_guc_batch_rows;
 extern double ppl_guc_breaker_failures; /* share, 1 = off */

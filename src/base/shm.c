@@ -83,7 +83,8 @@ shm_startup(void)
 	ppl_shared = (PplShared *) base;
 	if (!found)
 	{
-		memset(base, 0, shm_size());
+		memset(base, 0, MAXALIGN(sizeof(PplShared)) +
+			   MAXALIGN(mul_size(ppl_guc_max_databases, sizeof(PplDatabase))));
 		ppl_shared->lock = &GetNamedLWLockTranche(PPL_TRANCHE_NAME)->lock;
 		ppl_shared->epoch = (uint64) GetCurrentTimestamp();
 		process_init(&ppl_shared->launcher);
@@ -102,9 +103,8 @@ shm_startup(void)
 		}
 
 		base += MAXALIGN(mul_size(ppl_shared->ndatabases, sizeof(PplDatabase)));
+		/* not touched before it is used, so that many cost no memory */
 		ppl_shared->consumers = (PplConsumer *) base;
-		for (int i = 0; i < ppl_shared->nconsumers; i++)
-			consumer_reset(&ppl_shared->consumers[i]);
 	}
 	ppl_failpoint_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
@@ -290,19 +290,19 @@ ppl_consumer_find(Oid dboid, PplPlace place)
 PplConsumer *
 ppl_consumer_create(Oid dboid, PplPlace place)
 {
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
-	{
-		PplConsumer *consumer = &ppl_shared->consumers[i];
+	PplConsumer *consumer;
+	int			i = 0;
 
-		if (OidIsValid(consumer->dboid))
-			continue;
-		consumer_reset(consumer);
-		consumer->place = place;
-		consumer->dboid = dboid;
-		ppl_shared->nused = Max(ppl_shared->nused, i + 1);
-		return consumer;
-	}
-	return NULL;
+	while (i < ppl_shared->nused && OidIsValid(ppl_shared->consumers[i].dboid))
+		i++;
+	if (i == ppl_shared->nconsumers)
+		return NULL;
+	consumer = &ppl_shared->consumers[i];
+	consumer_reset(consumer);
+	consumer->place = place;
+	consumer->dboid = dboid;
+	ppl_shared->nused = Max(ppl_shared->nused, i + 1);
+	return consumer;
 }
 
 /*

@@ -37,7 +37,7 @@
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
 	" version, slot_lsn, consistency, workers, partition_since, partition_by," \
-	" partition_key, partition_chosen"
+	" partition_key, partition_chosen, settings"
 
 /* The extension, as last looked up. */
 static struct
@@ -48,8 +48,10 @@ static struct
 
 static PplPipeline *load_whole(const PplSqlResult *rows);
 static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
+static void read_settings(const PplSqlResult *rows, int64 row, int column,
+						  PplSettings * settings);
 static void read_partitioning(const PplSqlResult *rows, int64 row,
-							  PplPartitioning *partitioning);
+							  PplPartitioning * partitioning);
 static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
 static List *load_stages(int pipeline_id);
@@ -325,12 +327,33 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	pipeline->version = ppl_sql_int(rows, row, 9);
 	pipeline->consistency = ppl_sql_text(rows, row, 11);
 	read_partitioning(rows, row, &pipeline->partitioning);
+	read_settings(rows, row, 17, &pipeline->settings);
 	return pipeline;
 }
 
 static void
+read_settings(const PplSqlResult *rows, int64 row, int column,
+			  PplSettings * settings)
+{
+	if (!ppl_sql_isnull(rows, row, column))
+		ppl_setting_parse(DatumGetJsonbP(ppl_sql_value(rows, row, column)),
+						  settings);
+}
+
+/* See definition.h. */
+int
+ppl_definition_setting(const PplPipeline *pipeline, PplSetting setting)
+{
+	const PplStage *first = pipeline->stages ? linitial(pipeline->stages) : NULL;
+
+	if (first != NULL && first->settings.values[setting] != 0)
+		return first->settings.values[setting];
+	return pipeline->settings.values[setting];
+}
+
+static void
 read_partitioning(const PplSqlResult *rows, int64 row,
-				  PplPartitioning *partitioning)
+				  PplPartitioning * partitioning)
 {
 	partitioning->ordered = strcmp(ppl_sql_text(rows, row, 11), "strong") == 0;
 	partitioning->workers = ppl_sql_int(rows, row, 12);
@@ -377,7 +400,7 @@ load_stages(int pipeline_id)
 									  " coalesce(ceil(extract(epoch FROM timeout) * 1000), 0)::int,"
 									  " (SELECT v.body_md5 FROM " PPL_STAGE_VERSIONS " v"
 									  "  WHERE v.pipeline_id = $1 AND v.stage_id = s.stage_id"
-									  "  AND v.until IS NULL)"
+									  "  AND v.until IS NULL), settings"
 									  " FROM " PPL_STAGES " s"
 									  " WHERE pipeline_id = $1"
 									  " ORDER BY position",
@@ -399,6 +422,7 @@ load_stages(int pipeline_id)
 		stage->version = ppl_sql_int(rows, row, 7);
 		stage->timeout = ppl_sql_int(rows, row, 8);
 		stage->body_md5 = ppl_sql_text(rows, row, 9);
+		read_settings(rows, row, 10, &stage->settings);
 		stages = lappend(stages, stage);
 	}
 	return stages;

@@ -10,6 +10,7 @@
 #include "nodes/pg_list.h"
 
 #include "base/place.h"
+#include "catalog/setting.h"
 
 typedef enum PplStageKind
 {
@@ -36,6 +37,7 @@ typedef struct PplStage
 	int			max_attempts;	/* of a batch, at the pace of the moment */
 	int			timeout;		/* ms for one event, 0 = none */
 	int			version;		/* of this stage */
+	PplSettings settings;
 	char	   *body_md5;		/* of that version, NULL if it is not known */
 } PplStage;
 
@@ -63,7 +65,7 @@ typedef struct PplPartitioning
 	List	   *columns;		/* partition_by, char *; NIL = by event id */
 	List	   *key;			/* the same by number and type, char * */
 	bool		chosen;			/* not declared: taken from keys of outputs */
-} PplPartitioning;
+}			PplPartitioning;
 
 typedef struct PplPipeline
 {
@@ -80,6 +82,7 @@ typedef struct PplPipeline
 	int			version;		/* of the definition */
 	char	   *consistency;
 	PplPartitioning partitioning;
+	PplSettings settings;		/* where the first stage says nothing */
 	List	   *stages;			/* PplStage *, in order */
 	List	   *outputs;		/* PplOutput *, by output_id */
 } PplPipeline;
@@ -92,6 +95,10 @@ typedef struct PplShare
 	uint16		operations;		/* PPL_OP_* of it */
 	int			workers;		/* that share the events with it */
 } PplShare;
+
+/* What holds for these stages, of the first of them or the pipeline; 0 = the server's. */
+extern int	ppl_definition_setting(const PplPipeline *pipeline,
+								   PplSetting setting);
 
 /* How far a place has come. */
 typedef struct PplPlaceVersion

@@ -529,6 +529,7 @@ run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 	int			guc_level = NewGUCNestLevel();
 	bool		small = batch->nevents < PPL_TIMED_ROWS;
 
+	ppl_session_settings(worker->program->pipeline);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	ppl_share_resolve(worker, batch);
 	ppl_outcome_begin(batch->scratch, batch->nevents,
@@ -637,6 +638,7 @@ run_events(Attempt *attempt, const PplBatch *batch, bool last)
 static void
 run_probes(Attempt *attempt, const PplBatch *batch)
 {
+	ppl_session_settings(attempt->worker->program->pipeline);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	ppl_share_resolve(attempt->worker, batch);
 	ppl_outcome_begin(batch->scratch, batch->nevents,

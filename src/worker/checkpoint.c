@@ -28,6 +28,9 @@
 
 #define RECORD_NARGS 27
 
+/* The counts of a stage are sampled about once a minute, for its rates. */
+#define SAMPLE_IS_OLD "s.sampled_at < excluded.sampled_at - interval '1 minute'"
+
 static const char *const record_sql =
 "WITH moved AS ("
 "  UPDATE " PPL_CHECKPOINTS " SET commit_lsn = $2, seq = $3, version = $4,"
@@ -50,14 +53,21 @@ static const char *const record_sql =
 " tallied AS ("
 "  INSERT INTO " PPL_STAGE_COUNTS " AS s"
 "    (pipeline_id, segment, partition, stage_id, events, rows, microseconds,"
-"     errors)"
-"  SELECT $1, $25, $26, d.* FROM ROWS FROM (pg_catalog.unnest($13), pg_catalog.unnest($14),"
+"     errors, sampled_at, former_at)"
+"  SELECT $1, $25, $26, d.*, $23, $23"
+"  FROM ROWS FROM (pg_catalog.unnest($13), pg_catalog.unnest($14),"
 "    pg_catalog.unnest($15), pg_catalog.unnest($16), pg_catalog.unnest($17)) AS d"
 "  ON CONFLICT (pipeline_id, segment, partition, stage_id) DO UPDATE SET"
 "    events = s.events + excluded.events,"
 "    rows = s.rows + excluded.rows,"
 "    microseconds = s.microseconds + excluded.microseconds,"
-"    errors = s.errors + excluded.errors)"
+"    errors = s.errors + excluded.errors,"
+"    former = CASE WHEN " SAMPLE_IS_OLD " THEN s.sample ELSE s.former END,"
+"    former_at = CASE WHEN " SAMPLE_IS_OLD " THEN s.sampled_at ELSE s.former_at END,"
+"    sample = CASE WHEN " SAMPLE_IS_OLD
+"      THEN ARRAY[s.events, s.rows, s.microseconds, s.errors] ELSE s.sample END,"
+"    sampled_at = CASE WHEN " SAMPLE_IS_OLD " THEN excluded.sampled_at"
+"      ELSE s.sampled_at END)"
 " INSERT INTO " PPL_BATCHES
 "  (pipeline_id, segment, partition, version, redrive, first_lsn, first_seq,"
 "   last_lsn, last_seq, transactions, events, produced, filtered, rejected,"

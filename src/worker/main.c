@@ -330,6 +330,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	bool		any;
 	int64		begun;
 
+	ppl_worker_refresh(&self);
 	if (ppl_repartition_holds(&self) ||
 		ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
 		return true;

@@ -52,13 +52,17 @@ static struct
 {
 	bool		stale;
 	bool		changed;		/* any object, since last asked */
+	bool		redefined;		/* any pipeline, since last asked */
+	Oid			definitions;	/* the relation that stands for them all */
 	List	   *watched;		/* OIDs of relations, in TopMemoryContext */
-}			self = {true, false, NIL};
+}			self = {true, false, true, InvalidOid, NIL};
 
 static void
 relcache_callback(Datum arg, Oid relid)
 {
 	self.changed = true;
+	if (!OidIsValid(relid) || relid == self.definitions)
+		self.redefined = true;
 	if (!OidIsValid(relid) || list_member_oid(self.watched, relid))
 		self.stale = true;
 }
@@ -116,6 +120,27 @@ ppl_program_objects_changed(void)
 
 	self.changed = false;
 	return changed;
+}
+
+/*
+ * Did the definition of any pipeline change since the last call?
+ */
+bool
+ppl_program_redefined(void)
+{
+	bool		redefined = self.redefined;
+
+	self.redefined = false;
+	return redefined;
+}
+
+/*
+ * From now on changes of definitions are seen.
+ */
+void
+ppl_program_watch_definitions(void)
+{
+	self.definitions = ppl_definition_relid();
 }
 
 /*

@@ -61,6 +61,8 @@ typedef struct PplBusy
 
 extern void ppl_program_watch(void);
 extern bool ppl_program_is_stale(void);
+extern bool ppl_program_redefined(void);
+extern void ppl_program_watch_definitions(void);
 extern bool ppl_program_objects_changed(void);
 extern PplProgram *ppl_program_load(MemoryContext parent, int pipeline_id,
 									int version);

@@ -5,7 +5,12 @@
 #include "postgres.h"
 #include "base/compat.h"
 
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/snapmgr.h"
+
 #include "base/guc.h"
+#include "base/process.h"
 #include "worker/turn.h"
 #include "worker/worker.h"
 
@@ -45,6 +50,46 @@ ppl_worker_portion(const PplWorker *worker)
 }
 
 /*
+ * Read what a batch has to know of the definition before there is a program, if it
+ * may have changed: the limits of the batch, and the pipeline's name.  Outside
+ * transactions.
+ */
+void
+ppl_worker_refresh(PplWorker *worker)
+{
+	PplPipeline *pipeline;
+
+	if (!ppl_program_redefined())
+		return;
+	HOLD_CANCEL_INTERRUPTS();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_program_watch_definitions();
+	pipeline = ppl_definition_load(worker->pipeline_id);
+	if (pipeline != NULL)
+	{
+		for (int i = 0; i < PPL_NSETTINGS; i++)
+			worker->settings.values[i] = ppl_definition_setting(pipeline, i);
+		if (strcmp(pipeline->name, worker->name) != 0)
+			worker->name = MemoryContextStrdup(worker->context, pipeline->name);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+	MemoryContextSwitchTo(worker->context);
+}
+
+/* What holds for this worker, of its own or the server's. */
+static int
+own_setting(const PplWorker *worker, PplSetting setting, int general)
+{
+	int			own = worker->settings.values[setting];
+
+	return own != 0 ? own : general;
+}
+
+/*
  * What this worker takes from the spool.
  */
 void
@@ -59,7 +104,9 @@ ppl_worker_request(PplWorker *worker, PplGatherRequest *request)
 	request->born = worker->checkpoint.exists && !worker->checkpoint.foreign;
 	if (request->born)
 		request->done = worker->checkpoint.position;
-	request->max_rows = ppl_guc_batch_rows;
+	request->max_rows = own_setting(worker, PPL_SETTING_BATCH_ROWS,
+									ppl_guc_batch_rows);
+	request->max_bytes = (Size) own_setting(worker, PPL_SETTING_BATCH_BYTES,
+											ppl_guc_batch_bytes) * 1024;
 	request->enough_rows = ppl_turn_rows();
-	request->max_bytes = (Size) ppl_guc_batch_bytes * 1024;
 }

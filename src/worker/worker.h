@@ -19,6 +19,7 @@ typedef struct PplWorker
 	MemoryContext partition_context;	/* it is here */
 	int			pipeline_id;	/* the one of its place */
 	char	   *name;			/* of the pipeline */
+	PplSettings settings;		/* of its own, 0 = the server's */
 	MemoryContext context;		/* for the worker's life */
 	PplSpoolReader *spool;
 	PplSpoolReader *backlog;
@@ -43,6 +44,7 @@ typedef struct PplWorker
 extern bool ppl_worker_disturbed(const PplWorker *worker);
 extern PplPortion ppl_worker_portion(const PplWorker *worker);
 extern PplSpoolPos ppl_worker_end(const PplWorker *worker);
+extern void ppl_worker_refresh(PplWorker *worker);
 extern void ppl_worker_request(PplWorker *worker, PplGatherRequest *request);
 
 #endif							/* PPL_WORKER_H */

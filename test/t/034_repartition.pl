@@ -79,7 +79,7 @@ sub workers
 	my ($workers) = @_;
 
 	# the slot may not be there yet; and as many as there are change nothing
-	return $node->poll("SELECT true FROM (SELECT _pipeline.repartition('p', $workers)) s");
+	return $node->poll("SELECT true FROM (SELECT pipeline.alter_pipeline('p', workers => $workers)) s");
 }
 
 sub check
@@ -110,7 +110,7 @@ check('2 to 4 to 2', 2);
 
 $load = load(100);
 $node->safe_psql('postgres', "BEGIN; INSERT INTO src (k, n) SELECT 99, i FROM generate_series(1, 20) i;
-	SELECT _pipeline.repartition('p', 5);
+	SELECT pipeline.alter_pipeline('p', workers => 5);
 	INSERT INTO src (k, n) SELECT 99, i FROM generate_series(21, 40) i; COMMIT;
 	INSERT INTO counters VALUES (99, 40)");
 workers(3);
@@ -122,12 +122,12 @@ $node->safe_psql('postgres', "SELECT pipeline.stop('p')");
 workers(1);
 IPC::Run::finish(load(50));
 workers(3);
-$node->safe_psql('postgres', "BEGIN; SELECT _pipeline.repartition('p', 7); ROLLBACK");
+$node->safe_psql('postgres', "BEGIN; SELECT pipeline.alter_pipeline('p', workers => 7); ROLLBACK");
 $node->safe_psql('postgres', "SELECT pipeline.start('p')");
 check('while it was stopped', 3);
 
 # there are not enough places for so many
-my ($code, $out, $err) = $node->psql('postgres', "SELECT _pipeline.repartition('p', 17)");
+my ($code, $out, $err) = $node->psql('postgres', "SELECT pipeline.alter_pipeline('p', workers => 17)");
 like($err, qr/too many started pipelines.*pipeline.max_segments is 16/s, 'more workers than places are refused');
 check('after a refusal', 3);
 
