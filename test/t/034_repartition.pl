@@ -260,7 +260,7 @@ halt(6);
 $node->safe_psql('postgres', "SELECT pipeline.stop('p')");
 IPC::Run::finish(load(5));
 $node->safe_psql('postgres', 'DELETE FROM blocked');
-$node->safe_psql('postgres', "BEGIN; LOCK src; TRUNCATE places, mirror; DELETE FROM src; UPDATE counters SET n = 0; SELECT pipeline.start('p', skip_to_now => true); COMMIT");
+$node->safe_psql('postgres', "BEGIN; LOCK src; TRUNCATE places, mirror, _pipeline.kept; DELETE FROM src; UPDATE counters SET n = 0; SELECT pipeline.start('p', skip_to_now => true); COMMIT");
 IPC::Run::finish(load(20));
 check('after a new beginning', 6);
 
