@@ -126,7 +126,7 @@ typedef struct PplTurn
 	TimestampTz letters_oldest;
 	int			logged_sqlstate;	/* of the last error in the log */
 	int64		logged_at;		/* likewise, by ppl_clock_ms() */
-} PplTurn;
+}			PplTurn;
 
 /* One per (pipeline, segment, partition); made and removed by capture. */
 typedef struct PplConsumer
@@ -144,8 +144,7 @@ typedef struct PplConsumer
 	bool		retired;		/* the segment has fewer workers now: capture
 								 * drops it, unless it is wanted again */
 	bool		barrier;		/* waits for the others at a change of their
-								 * number; with no process until that is
-								 * over */
+								 * number; with no process until that is over */
 	PplWorkerState state;
 	TimestampTz since;			/* when state changed */
 	PplProcess	process;

@@ -114,6 +114,15 @@ extern List *ppl_definition_positions(void);
 extern List *ppl_definition_shares(const PplPipeline *pipeline);
 
 /*
+ * Shares, and of their segments the places that are not among them any more, but have
+ * not come to the change that says so.
+ */
+extern List *ppl_definition_remaining(const List *shares, const List *positions);
+
+/* Which version has a place reached?  0 if it has not begun. */
+extern int	ppl_definition_reached(const List *positions, PplPlace place);
+
+/*
  * Read one definition under the active snapshot, into CurrentMemoryContext;
  * NULL if there is none.  Elevates itself: any role may be current.
  */

@@ -28,6 +28,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backlog/store.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/guc.h"
@@ -61,6 +62,7 @@ static bool find_position(XLogRecPtr *decoded, PplSpoolPos *end);
 static bool gather(PplBatch *batch, PplSpoolPos end);
 static bool work_backlog(void);
 static bool work_once(XLogRecPtr decoded, PplSpoolPos end);
+static bool pass_over(const PplBatch *batch);
 static bool act_on_control(const PplBatch *batch);
 static PplBatchEnd redrive(const PplBatch *batch);
 static void published(const PplBatch *batch);
@@ -342,6 +344,8 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		return true;
 	}
 	any = batch->nevents > 0 || batch->has_control;
+	if (!any && batch->backlog)
+		any = pass_over(batch);
 	if (any)
 		self.stuck = false;
 
@@ -374,6 +378,33 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		caught_up(decoded, batch->end_pos);
 	MemoryContextDelete(batch->context);
 	return any;
+}
+
+/*
+ * What is left of the backlog are events of other partitions, if there is anything.
+ */
+static bool
+pass_over(const PplBatch *batch)
+{
+	if (!ppl_position_after(batch->passed, self.checkpoint.position))
+		return false;
+	HOLD_CANCEL_INTERRUPTS();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_definition_lock(self.pipeline_id, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (ppl_checkpoint_confirm(self.place, &self.checkpoint))
+	{
+		ppl_checkpoint_version(self.place, batch->passed, self.checkpoint.version);
+		ppl_backlog_delete(self.place, batch->passed);
+		self.checkpoint.position = batch->passed;
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+	MemoryContextSwitchTo(self.context);
+	ppl_atomic_max(&self.consumer->commit_end, XactLastCommitEnd);
+	return true;
 }
 
 /*
