@@ -561,6 +561,12 @@ sleep_or_leave(void)
 	int64		begin = ppl_clock_ms();
 	bool		done = ppl_consumer_all_done(self.consumer);
 
+	if (done && ppl_repartition_unwanted(&self))
+	{
+		self.stopped = true;
+		return;
+	}
+
 	/* what it could not do is not to be done any more */
 	self.stuck = false;
 	if (done && (self.consumer->state == PPL_WORKER_FAILED ||

@@ -359,3 +359,45 @@ ppl_repartition_over(PplWorker *worker, const PplPipeline *pipeline)
 	LWLockRelease(ppl_shared->lock);
 	return true;
 }
+
+/*
+ * A worker that has not begun has read all there is.  Is its place one that nobody
+ * wants any more?  It may have been made for a change that is long past, when capture
+ * decoded that anew.  If others are still before the last change, whoever comes to
+ * that last wakes it.
+ */
+bool
+ppl_repartition_unwanted(PplWorker *worker)
+{
+	PplPipeline *pipeline;
+	bool		unwanted;
+	bool		beyond;
+
+	if (worker->checkpoint.exists)
+		return false;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	worker->consumer->barrier = true;
+	LWLockRelease(ppl_shared->lock);
+
+	HOLD_CANCEL_INTERRUPTS();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_definition_lock(worker->pipeline_id, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pipeline = ppl_definition_load(worker->pipeline_id);
+	unwanted = pipeline != NULL && ppl_repartition_over(worker, pipeline);
+	beyond = pipeline != NULL &&
+		worker->place.partition > pipeline->partitioning.workers;
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+	MemoryContextSwitchTo(worker->context);
+
+	if (!beyond)
+	{
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		worker->consumer->barrier = false;
+		LWLockRelease(ppl_shared->lock);
+	}
+	return unwanted;
+}
