@@ -33,7 +33,7 @@ SELECT pipeline.create_pipeline('e', 'src', operations => '{insert,NULL}');
 :state
 SELECT pipeline.create_pipeline('e', 'src', consistency => 'weak');
 :state
-SELECT pipeline.create_pipeline('e', 'src', consistency => 'eventual');
+SELECT pipeline.create_pipeline('e', 'src', consistency => 'causal', workers => 4);
 :state
 SELECT pipeline.create_pipeline('e', 'src', workers => 0);
 :state

@@ -9,20 +9,14 @@
 #include "postgres.h"
 #include "base/compat.h"
 
-#include "fmgr.h"
-#include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/inval.h"
 
 #include "api/access.h"
-#include "api/args.h"
 #include "api/segments.h"
 #include "api/workers.h"
 #include "base/control.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
-
-PPL_FUNCTION(pipeline_repartition);
 
 /*
  * So many workers from now on; no change if there are as many already.  *pipeline is
@@ -79,19 +73,4 @@ ppl_repartition(PplPipeline *pipeline, int workers)
 		control.segment = segment->segment;
 		ppl_control_emit(&control);
 	}
-}
-
-/*
- * _pipeline.repartition(name text, workers int)
- */
-Datum
-pipeline_repartition(PG_FUNCTION_ARGS)
-{
-	char	   *name = ppl_args_text(fcinfo, 0, "name");
-	int			workers = ppl_args_int(fcinfo, 1, "workers");
-
-	PreventCommandIfReadOnly("pipeline.alter_pipeline");
-	ppl_repartition(ppl_access_open(name, PPL_RIGHT_ALTER, AccessExclusiveLock),
-					workers);
-	PG_RETURN_VOID();
 }

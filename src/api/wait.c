@@ -30,13 +30,23 @@
 
 PPL_FUNCTION(pipeline_wait_for);
 
+/* Whom it waits for: remembered, since it is asked at each step of everybody. */
+typedef struct Workers
+{
+	PplDatabase *db;
+	PplPlace	place;			/* any of the segment */
+	uint64		births;			/* of consumers, when these were looked up */
+	List	   *consumers;		/* PplConsumer * */
+} Workers;
+
 static TimestampTz wait_until(FunctionCallInfo fcinfo, int argno);
 static bool wait_processed(PplDatabase *db, const PplPipeline *pipeline,
 						   XLogRecPtr lsn, TimestampTz until);
 static XLogRecPtr handed_over(int32 pipeline_id, int32 segment);
 static bool wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 						   TimestampTz until);
-static bool is_processed(PplDatabase *db, PplPlace place, XLogRecPtr lsn);
+static bool is_processed(Workers *workers, XLogRecPtr lsn);
+static void find_workers(Workers *workers);
 
 /*
  * pipeline.wait_for(name text, lsn pg_lsn, timeout interval)
@@ -127,7 +137,7 @@ handed_over(int32 pipeline_id, int32 segment)
 	bool		known = true;
 
 	LWLockAcquire(ppl_shared->lock, LW_SHARED);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 		XLogRecPtr	end;
@@ -151,6 +161,7 @@ wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 {
 	bool		done;
 	bool		woken = false;
+	Workers		workers = {.db = db, .place = place};
 
 	ConditionVariablePrepareToSleep(&db->changed);
 	for (;;)
@@ -158,7 +169,7 @@ wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 		XLogRecPtr	wanted;
 		long		timeout;
 
-		done = is_processed(db, place, lsn);
+		done = is_processed(&workers, lsn);
 		if (done)
 			break;
 
@@ -187,24 +198,27 @@ wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
  * back before it moves the workers to its new spool, so that is read again.
  */
 static bool
-is_processed(PplDatabase *db, PplPlace place, XLogRecPtr lsn)
+is_processed(Workers *workers, XLogRecPtr lsn)
 {
 	bool		found = false;
 	bool		behind = false;
+	ListCell   *lc;
 
-	if (pg_atomic_read_u64(&db->decoded_lsn) < lsn)
+	if (pg_atomic_read_u64(&workers->db->decoded_lsn) < lsn)
 		return false;
 	pg_read_barrier();
+	if (workers->births != pg_atomic_read_u64(&ppl_shared->births))
+		find_workers(workers);
 
 	LWLockAcquire(ppl_shared->lock, LW_SHARED);
-	for (int i = 0; i < ppl_shared->nused; i++)
+	foreach(lc, workers->consumers)
 	{
-		PplConsumer *consumer = &ppl_shared->consumers[i];
+		PplConsumer *consumer = lfirst(lc);
 
 		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
 			consumer->retired ||
-			consumer->place.pipeline_id != place.pipeline_id ||
-			consumer->place.segment != place.segment ||
+			consumer->place.pipeline_id != workers->place.pipeline_id ||
+			consumer->place.segment != workers->place.segment ||
 			TransactionIdIsValid(consumer->reserved_by))
 			continue;
 		found = true;
@@ -215,5 +229,28 @@ is_processed(PplDatabase *db, PplPlace place, XLogRecPtr lsn)
 	}
 	LWLockRelease(ppl_shared->lock);
 	pg_read_barrier();
-	return found && !behind && pg_atomic_read_u64(&db->decoded_lsn) >= lsn;
+	return found && !behind &&
+		pg_atomic_read_u64(&workers->db->decoded_lsn) >= lsn;
+}
+
+/*
+ * The places of the segment, also those that are only reserved: they may be taken
+ * without a birth of a consumer.
+ */
+static void
+find_workers(Workers *workers)
+{
+	list_free(workers->consumers);
+	workers->consumers = NIL;
+	workers->births = pg_atomic_read_u64(&ppl_shared->births);
+	pg_read_barrier();
+	for (int i = 0; i < ppl_shared->nused; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid == MyDatabaseId &&
+			consumer->place.pipeline_id == workers->place.pipeline_id &&
+			consumer->place.segment == workers->place.segment)
+			workers->consumers = lappend(workers->consumers, consumer);
+	}
 }

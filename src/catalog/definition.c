@@ -167,6 +167,57 @@ ppl_definition_shares(const PplPipeline *pipeline)
 }
 
 /* See definition.h. */
+List *
+ppl_definition_remaining(const List *shares, const List *positions)
+{
+	List	   *result = list_copy(shares);
+	ListCell   *lc;
+
+	foreach(lc, positions)
+	{
+		const PplPlaceVersion *position = lfirst(lc);
+		const PplShare *sibling = NULL;
+		bool		known = false;
+		ListCell   *lc2;
+
+		foreach(lc2, shares)
+		{
+			const PplShare *share = lfirst(lc2);
+
+			known |= ppl_place_equal(share->place, position->place);
+			if (share->place.pipeline_id == position->place.pipeline_id &&
+				share->place.segment == position->place.segment)
+				sibling = share;
+		}
+		if (sibling != NULL && !known)
+		{
+			PplShare   *share = palloc(sizeof(*share));
+
+			*share = *sibling;
+			share->place = position->place;
+			result = lappend(result, share);
+		}
+	}
+	return result;
+}
+
+/* See definition.h. */
+int
+ppl_definition_reached(const List *positions, PplPlace place)
+{
+	ListCell   *lc;
+
+	foreach(lc, positions)
+	{
+		const PplPlaceVersion *position = lfirst(lc);
+
+		if (ppl_place_equal(position->place, place))
+			return position->version;
+	}
+	return 0;
+}
+
+/* See definition.h. */
 int
 ppl_definition_last_segment(const PplPipeline *pipeline)
 {

@@ -130,6 +130,15 @@ extern List *ppl_definition_positions(void);
 extern List *ppl_definition_shares(const PplPipeline *pipeline);
 
 /*
+ * Shares, and of their segments the places that are not among them any more, but have
+ * not come to the change that says so.
+ */
+extern List *ppl_definition_remaining(const List *shares, const List *positions);
+
+/* Which version has a place reached?  0 if it has not begun. */
+extern int	ppl_definition_reached(const List *positions, PplPlace place);
+
+/*
  * A segment as a small pipeline: its source, stages and outputs.  NULL if the
  * pipeline has none of this number, or if there is nothing for it to do.  Shares
  * memory with the whole.

@@ -55,6 +55,7 @@ typedef struct PplBatchRecord
 } PplBatchRecord;
 
 extern void ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint);
+extern bool ppl_checkpoint_confirm(PplPlace place, PplCheckpoint *checkpoint);
 extern void ppl_checkpoint_birth(PplPlace place, PplPosition position,
 								 int version, int workers);
 extern void ppl_checkpoint_version(PplPlace place, PplPosition position,

@@ -323,6 +323,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 		PplPosition position = {header.commit_lsn, header.seq};
 
 		ppl_process_check();
+		if (header.kind != PPL_REC_COMMIT)
+			batch->passed = position;
 		if (header.kind == PPL_REC_COMMIT)
 		{
 			ppl_spool_reader_skip(reader);

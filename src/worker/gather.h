@@ -85,6 +85,8 @@ typedef struct PplBatch
 	bool		backlog;		/* from there: its transactions are visible,
 								 * its positions not of the spool */
 	PplPosition last;			/* all up to here is done with this batch */
+	PplPosition passed;			/* up to here there is nothing else, if it is
+								 * empty */
 	PplSpoolPos begin_pos;		/* where it was gathered from */
 	PplSpoolPos end_pos;		/* where the next batch begins */
 	XLogRecPtr	end_lsn;		/* end of the last complete transaction */

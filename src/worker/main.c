@@ -28,6 +28,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backlog/store.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/guc.h"
@@ -49,6 +50,7 @@
 #include "worker/worker.h"
 
 #define PPL_SPOOL_OPENS_MS	10	/* capture does it at once */
+#define PPL_REST_MS			1000
 
 /* The worker of this process. */
 static PplWorker self;
@@ -60,6 +62,7 @@ static bool find_position(XLogRecPtr *decoded, PplSpoolPos *end);
 static bool gather(PplBatch *batch, PplSpoolPos end);
 static bool work_backlog(void);
 static bool work_once(XLogRecPtr decoded, PplSpoolPos end);
+static bool pass_over(const PplBatch *batch);
 static bool act_on_control(const PplBatch *batch);
 static PplBatchEnd redrive(const PplBatch *batch);
 static void published(const PplBatch *batch);
@@ -348,6 +351,8 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		return true;
 	}
 	any = batch->nevents > 0 || batch->has_control;
+	if (!any && batch->backlog)
+		any = pass_over(batch);
 	if (any)
 		self.stuck = false;
 
@@ -380,6 +385,33 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		caught_up(decoded, batch->end_pos);
 	MemoryContextDelete(batch->context);
 	return any;
+}
+
+/*
+ * What is left of the backlog are events of other partitions, if there is anything.
+ */
+static bool
+pass_over(const PplBatch *batch)
+{
+	if (!ppl_position_after(batch->passed, self.checkpoint.position))
+		return false;
+	HOLD_CANCEL_INTERRUPTS();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_definition_lock(self.pipeline_id, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (ppl_checkpoint_confirm(self.place, &self.checkpoint))
+	{
+		ppl_checkpoint_version(self.place, batch->passed, self.checkpoint.version);
+		ppl_backlog_delete(self.place, batch->passed);
+		self.checkpoint.position = batch->passed;
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+	MemoryContextSwitchTo(self.context);
+	ppl_atomic_max(&self.consumer->commit_end, XactLastCommitEnd);
+	return true;
 }
 
 /*
@@ -539,6 +571,12 @@ sleep_or_leave(void)
 	int64		begin = ppl_clock_ms();
 	bool		done = ppl_consumer_all_done(self.consumer);
 
+	if (done && ppl_repartition_unwanted(&self))
+	{
+		self.stopped = true;
+		return;
+	}
+
 	/* what it could not do is not to be done any more */
 	self.stuck = false;
 	if (done && (self.consumer->state == PPL_WORKER_FAILED ||
@@ -547,8 +585,13 @@ sleep_or_leave(void)
 
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(true);
-	if (done)
-		ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
+	if (!done)
+	{
+		/* the rest of a transaction is to come, or capture begins anew */
+		ppl_process_wait(PPL_REST_MS);
+		return;
+	}
+	ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
 	if (ppl_guc_worker_idle_timeout == 0)
 	{
 		ppl_process_wait_spare(-1);

@@ -36,6 +36,7 @@
 #include "base/failpoint.h"
 #include "base/guc.h"
 #include "base/mark.h"
+#include "base/process.h"
 #include "catalog/adopt.h"
 #include "catalog/layout.h"
 #include "catalog/own.h"
@@ -326,6 +327,24 @@ load_upserts(PplProgram *program)
 	}
 }
 
+/*
+ * What a stage runs, as the table has it and as this process would call it: a commit
+ * is seen in the table a moment before the caches hear of it.
+ */
+static PplBody *
+current_body(const PplPipeline *pipeline, const PplStage *stage)
+{
+	for (;;)
+	{
+		PplBody    *body = ppl_version_body(pipeline, stage->handler, stage->query);
+
+		if (ppl_version_holds(body))
+			return body;
+		ppl_process_check();
+		AcceptInvalidationMessages();
+	}
+}
+
 /* What the stages run now, and whether that is what they are said to run. */
 static void
 load_bodies(PplProgram *program)
@@ -338,8 +357,7 @@ load_bodies(PplProgram *program)
 	{
 		const PplStage *stage = list_nth(stages, i);
 
-		program->bodies[i] = ppl_version_body(program->pipeline, stage->handler,
-											  stage->query);
+		program->bodies[i] = current_body(program->pipeline, stage);
 		program->replaced |= stage->body_md5 == NULL ||
 			strcmp(stage->body_md5, program->bodies[i]->md5) != 0;
 	}
