@@ -194,6 +194,8 @@ INSERT INTO src VALUES (7, 7, 7, 7);
 SELECT pipeline.wait_for('direct');
 SELECT * FROM copy1 ORDER BY id;
 SELECT * FROM copy2 ORDER BY id;
+SELECT pipeline.add_output('direct', 'copy2', name => 'third');
+:state
 SELECT pipeline.drop_output('direct', 'copy2');
 INSERT INTO src VALUES (8, 8, 8, 8);
 SELECT pipeline.wait_for('direct');

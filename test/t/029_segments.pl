@@ -327,7 +327,7 @@ sub moved_whole
 }
 for my $workers (4, 2, 3)
 {
-	$node->safe_psql('postgres', "SELECT _pipeline.repartition('w', $workers)") if $workers != 4;
+	$node->safe_psql('postgres', "SELECT pipeline.alter_pipeline('w', workers => $workers)") if $workers != 4;
 	$node->safe_psql('postgres', 'CALL moves(3000)');
 	moved_whole("$workers workers");
 }
