@@ -79,7 +79,7 @@ sub agree_one
 	my ($pipeline, $name) = @_;
 	$node->caught_up($pipeline);
 	$node->same_rows("SELECT id, v FROM $target{$pipeline}", 'SELECT id, v FROM src', "$name: every event once");
-	is($node->value(<<"SQL"), '0|0|0', "$name: by the version that lineage names, at its positions");
+	my $right = is($node->value(<<"SQL"), '0|0|0', "$name: by the version that lineage names, at its positions");
 CREATE TEMP TABLE l AS SELECT * FROM pipeline.lineage WHERE pipeline = '$pipeline';
 CREATE TEMP TABLE v AS SELECT * FROM pipeline.stage_versions WHERE pipeline = '$pipeline' AND stage = 'make';
 SELECT count(*) FILTER (WHERE v.version IS NULL),
@@ -90,6 +90,16 @@ FROM $target{$pipeline} d
 	LEFT JOIN v ON l.version >= v.since AND (l.version < v.until) IS NOT FALSE
 SQL
 	$node->ledger_balanced($pipeline, "$name: the ledger is balanced");
+	diag $node->value(<<"SQL") if !$right;
+SELECT d.id, d.by, l.commit_lsn, l.batch_id, b.partition, b.processed_at, l.version, v.version, v.since, v.deployed_at, coalesce(v.query, v.definition)
+FROM $target{$pipeline} d
+	JOIN pipeline.lineage l ON l.pipeline = '$pipeline' AND (l.output_key->>'id')::bigint = d.id
+	JOIN pipeline.batches b USING (batch_id)
+	LEFT JOIN pipeline.stage_versions v ON v.pipeline = '$pipeline' AND v.stage = 'make' AND l.version >= v.since AND (l.version < v.until) IS NOT FALSE
+WHERE position(d.by in coalesce(v.query, v.definition)) = 0 ORDER BY l.batch_id, l.seq LIMIT 5;
+SELECT version, since, until, deployed_by, deployed_at, first_lsn, last_lsn, coalesce(query, substring(definition from '<.*>'))
+FROM pipeline.stage_versions WHERE pipeline = '$pipeline' AND stage = 'make' ORDER BY since;
+SQL
 	return;
 }
 
