@@ -126,7 +126,7 @@ typedef struct PplTurn
 	TimestampTz letters_oldest;
 	int			logged_sqlstate;	/* of the last error in the log */
 	int64		logged_at;		/* likewise, by ppl_clock_ms() */
-} PplTurn;
+}			PplTurn;
 
 /* One per (pipeline, segment, partition); made and removed by capture. */
 typedef struct PplConsumer
@@ -144,8 +144,7 @@ typedef struct PplConsumer
 	bool		retired;		/* the segment has fewer workers now: capture
 								 * drops it, unless it is wanted again */
 	bool		barrier;		/* waits for the others at a change of their
-								 * number; with no process until that is
-								 * over */
+								 * number; with no process until that is over */
 	PplWorkerState state;
 	TimestampTz since;			/* when state changed */
 	PplProcess	process;
@@ -168,6 +167,8 @@ typedef struct PplConsumer
 	pg_atomic_uint64 moves;		/* counts steps of the mover */
 	pg_atomic_uint64 moves_done;	/* so many when the worker found it empty */
 	pg_atomic_uint32 move_wanted;	/* set by capture */
+	pg_atomic_uint64 events_pos;	/* end of the last event meant for it;
+									 * published before pending_pos */
 	pg_atomic_uint64 pending_pos;	/* end of the last record meant for it */
 	pg_atomic_uint32 letters_xid;	/* transaction that was the last to
 									 * redrive or discard; written by capture */
@@ -196,14 +197,17 @@ typedef struct PplShared
 	Oid			mover_dboid;	/* where it is connected */
 	uint64		tickets;		/* given so far to consumers that wait */
 	int			leaving;		/* processes that give way, and are there yet */
-	int			gone;			/* that gave way, and whose place was not taken */
-	int64		gone_at;		/* when the last of them did, by ppl_clock_ms() */
+	int			gone;			/* that gave way, and whose place was not
+								 * taken */
+	int64		gone_at;		/* when the last of them did, by
+								 * ppl_clock_ms() */
 	pg_atomic_uint32 waiting;	/* so many more have to give way; the launcher
 								 * sets it, who gives way takes one off */
 	pg_atomic_uint64 next_segment_lsn;	/* commits beyond wake every capture */
 	int			ndatabases;		/* slots, used or not */
 	int			nconsumers;
 	int			nused;			/* consumers beyond were never used; grows */
+	pg_atomic_uint64 births;	/* counts the consumers that were made */
 	PplDatabase *databases;
 	PplConsumer *consumers;
 } PplShared;
