@@ -141,8 +141,6 @@ SELECT pipeline.add_stage('e', 's', 'validate');
 :state
 SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', 'SELECT true FROM event');
 :state
-SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', isolate => true);
-:state
 SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', workers => 2);
 :state
 SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', partition_by => '{id}');
@@ -261,8 +259,6 @@ SELECT pipeline.add_output('e', 'nope');
 SELECT pipeline.add_output('e', 'dst', mode => 'replace');
 :state
 SELECT pipeline.add_output('e', 'dst', key => '{id}');
-:state
-SELECT pipeline.add_output('e', 'dst', isolate => true);
 :state
 SELECT pipeline.add_output('e', 'dst', name => '');
 :state

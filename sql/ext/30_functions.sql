@@ -335,6 +335,12 @@ AS 'MODULE_PATHNAME', 'pipeline_put'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
 COMMENT ON FUNCTION pipeline._put(int, int, record) IS 'used by compiled statements: this row of an event is for an output of mode upsert';
 
+CREATE FUNCTION pipeline._hand(ordinal int, "row" record)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_hand'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
+COMMENT ON FUNCTION pipeline._hand(int, record) IS 'used by compiled statements: this row of an event is for the segments behind this one';
+
 CREATE FUNCTION pipeline._removed(output int, VARIADIC key "any")
 RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_removed'

@@ -12,6 +12,7 @@
 #include "utils/inval.h"
 
 #include "api/access.h"
+#include "api/segments.h"
 #include "api/workers.h"
 #include "base/control.h"
 #include "catalog/names.h"
@@ -31,6 +32,7 @@ ppl_repartition(PplPipeline *pipeline, int workers)
 		ppl_sql_arg_int(workers),
 	};
 	PplControl	control = {0};
+	ListCell   *lc;
 	char	   *before = psprintf("%d", how->workers);
 
 	if (workers < 1)
@@ -53,14 +55,22 @@ ppl_repartition(PplPipeline *pipeline, int workers)
 	if (!pipeline->born)
 		return;
 
-	ppl_workers_take_places(pipeline);
+	*pipeline = *ppl_access_reload(pipeline);
+	ppl_segments_take_places(pipeline, ppl_definition_shares(pipeline));
 	control.action = PPL_CONTROL_CHANGE;
 	control.pipeline_id = pipeline->pipeline_id;
-	control.segment = 1;
 	control.version = pipeline->version;
 	control.source = pipeline->source;
 	control.owner = pipeline->owner;
 	control.operations = pipeline->operations;
 	control.workers = workers;
-	ppl_control_emit(&control);
+	foreach(lc, ppl_definition_segments(pipeline))
+	{
+		const PplPipeline *segment = lfirst(lc);
+
+		if (segment->upstream != 0)
+			continue;
+		control.segment = segment->segment;
+		ppl_control_emit(&control);
+	}
 }

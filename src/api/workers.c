@@ -289,35 +289,6 @@ check_output_key(const PplPipeline *pipeline, const PplOutput *output)
 }
 
 /*
- * Take places in shared memory for the workers of a pipeline.  Capture fills them
- * when it reads the messages of this transaction, too late to refuse.  Error 53400
- * if there are too few.
- */
-void
-ppl_workers_take_places(const PplPipeline *pipeline)
-{
-	List	   *shares = ppl_definition_shares(pipeline);
-	ListCell   *lc;
-
-	foreach(lc, shares)
-	{
-		const PplShare *share = lfirst(lc);
-
-		if (ppl_consumer_reserve(share->place, GetCurrentTransactionId()))
-			continue;
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many started pipelines"),
-				 errdetail_plural("pipeline.max_segments is %d, and too few are free; pipeline \"%s\" needs %d.",
-								  "pipeline.max_segments is %d, and too few are free; pipeline \"%s\" needs %d.",
-								  list_length(shares), ppl_shared->nconsumers,
-								  pipeline->name, list_length(shares)),
-				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
-						 Max(ppl_shared->nconsumers * 2, list_length(shares)))));
-	}
-}
-
-/*
  * pipeline.partition_of(pipeline text, key text)
  */
 Datum

@@ -90,6 +90,7 @@ shm_startup(void)
 		process_init(&ppl_shared->launcher);
 		process_init(&ppl_shared->mover);
 		pg_atomic_init_u32(&ppl_shared->waiting, 0);
+		pg_atomic_init_u64(&ppl_shared->births, 1);
 		pg_atomic_init_u64(&ppl_shared->next_segment_lsn, 0);
 		ppl_shared->ndatabases = ppl_guc_max_databases;
 		ppl_shared->nconsumers = ppl_guc_max_segments;
@@ -164,6 +165,7 @@ consumer_reset(PplConsumer *consumer)
 	pg_atomic_init_u64(&consumer->moves, 0);
 	pg_atomic_init_u64(&consumer->moves_done, 0);
 	pg_atomic_init_u32(&consumer->move_wanted, 0);
+	pg_atomic_init_u64(&consumer->events_pos, 0);
 	pg_atomic_init_u64(&consumer->pending_pos, 0);
 	pg_atomic_init_u32(&consumer->letters_xid, InvalidTransactionId);
 	pg_atomic_init_u32(&consumer->stops, 0);
@@ -302,6 +304,8 @@ ppl_consumer_create(Oid dboid, PplPlace place)
 	consumer->place = place;
 	consumer->dboid = dboid;
 	ppl_shared->nused = Max(ppl_shared->nused, i + 1);
+	pg_write_barrier();
+	pg_atomic_fetch_add_u64(&ppl_shared->births, 1);
 	return consumer;
 }
 

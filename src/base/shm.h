@@ -167,6 +167,8 @@ typedef struct PplConsumer
 	pg_atomic_uint64 moves;		/* counts steps of the mover */
 	pg_atomic_uint64 moves_done;	/* so many when the worker found it empty */
 	pg_atomic_uint32 move_wanted;	/* set by capture */
+	pg_atomic_uint64 events_pos;	/* end of the last event meant for it;
+									 * published before pending_pos */
 	pg_atomic_uint64 pending_pos;	/* end of the last record meant for it */
 	pg_atomic_uint32 letters_xid;	/* transaction that was the last to
 									 * redrive or discard; written by capture */
@@ -205,6 +207,7 @@ typedef struct PplShared
 	int			ndatabases;		/* slots, used or not */
 	int			nconsumers;
 	int			nused;			/* consumers beyond were never used; grows */
+	pg_atomic_uint64 births;	/* counts the consumers that were made */
 	PplDatabase *databases;
 	PplConsumer *consumers;
 } PplShared;

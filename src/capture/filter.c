@@ -626,7 +626,11 @@ ppl_filter_publish(bool within)
 		if (within)
 			source->unfinished = self.unfinished = true;
 		foreach(lc, source->consumers)
+		{
+			ppl_atomic_max(&((FilterConsumer *) lfirst(lc))->shared->events_pos,
+						   source->last_pos);
 			tell(lfirst(lc), source->last_pos);
+		}
 	}
 	self.touched = NULL;
 	foreach(lc, self.controlled)

@@ -263,8 +263,9 @@ stand_in_line(PplConsumer *consumer)
 {
 	bool		needs = consumer_needs_process(consumer);
 
+	/* capture asks again from here on, or has just done so */
 	if (!needs && pg_atomic_exchange_u32(&consumer->process.asked, 0) != 0)
-		needs = consumer_needs_process(consumer);	/* asked once more meanwhile? */
+		needs = consumer_needs_process(consumer);
 	if (!needs || consumer->process.pid != 0)
 	{
 		consumer->ticket = 0;

@@ -21,6 +21,7 @@
  *									written is marked (base/mark.h)
  *	_produced(output, key...)		it is there
  *	_put(ordinal, output, row)		the row is for this output of mode upsert
+ *	_hand(ordinal, row)				the row is for the segments behind this one
  *
  * What is written by upserts is only collected here; upsert.c does the rest.
  *
@@ -70,7 +71,7 @@ typedef struct Step
 /* An output with what becomes of the last stage's rows on the way there. */
 typedef struct Sink
 {
-	PplOutput  *output;
+	PplOutput  *output;			/* NULL = it is handed over */
 	Step	   *transform;		/* or NULL */
 	PplShape   *row;
 	PplTarget  *target;
@@ -83,7 +84,8 @@ typedef struct Compiler
 	PplShape   *last;			/* rows that leave the last stage */
 	int			nsteps;
 	Step	  **steps;			/* number k of the statement is steps[k - 1] */
-	int			nsinks;
+	int			nsinks;			/* outputs, and at last what is handed over */
+	int			noutputs;
 	Sink	  **sinks;
 	char	   *ordinal;		/* quoted */
 	int			sink;			/* whose transform is written now, or -1 */
@@ -97,6 +99,8 @@ static void collect(Compiler *compiler, const PplPipeline *pipeline,
 					int version);
 static bool takes_deletes(const Compiler *compiler,
 						  const PplPipeline *pipeline, const Sink *sink);
+static void refuse_deletes(const Compiler *compiler,
+						   const PplPipeline *pipeline);
 static bool is_marked(const Compiler *compiler);
 static Step *make_step(const PplPipeline *pipeline, const PplStage *stage,
 					   const char *signature);
@@ -109,6 +113,7 @@ static List *dependencies(const Compiler *compiler,
 static List *add_step_dependencies(List *relids, const Step *step);
 static void emit_statement(Compiler *compiler);
 static void emit_sink(Compiler *compiler, int number, int depth);
+static void emit_hand(Compiler *compiler, int number, int depth);
 static void emit_sink_input(Compiler *compiler, int number, int depth);
 static char *wanted(const Compiler *compiler, const char *alias, int number);
 static char *key_arguments(const PplTarget *target);
@@ -138,8 +143,9 @@ ppl_compile(const PplPipeline *pipeline, int version, bool mark)
 	char	   *ordinal;
 
 	collect(&compiler, pipeline, version);
-	ppl_source_check(pipeline->source, pipeline->operations,
-					 compiler.takes_deletes, false);
+	if (pipeline->upstream == 0)
+		ppl_source_check(pipeline->source, pipeline->operations,
+						 compiler.takes_deletes, false);
 	ordinal = choose_ordinal(&compiler);
 	compiler.ordinal = unconstify(char *, quote_identifier(ordinal));
 	compiler.shared = compiler.nsinks > 1;
@@ -163,8 +169,9 @@ ppl_compile(const PplPipeline *pipeline, int version, bool mark)
 	}
 	describe(&compiler, statement, ordinal);
 	statement->relids = dependencies(&compiler, pipeline);
+	statement->keyed = pipeline->hands_keys;
 	statement->upserts = palloc0((compiler.nsinks + 1) * sizeof(PplUpsert *));
-	for (int i = 0; i < compiler.nsinks; i++)
+	for (int i = 0; i < compiler.noutputs; i++)
 	{
 		const Sink *sink = compiler.sinks[i];
 
@@ -173,7 +180,7 @@ ppl_compile(const PplPipeline *pipeline, int version, bool mark)
 			statement->has_appends = true;
 			continue;
 		}
-		statement->has_upserts = true;
+		statement->has_upserts = statement->keyed = true;
 		statement->upserts[i] = ppl_compile_upsert(pipeline, sink->output,
 												   sink->target, sink->row,
 												   i, ordinal, compiler.marks);
@@ -191,8 +198,9 @@ ppl_compile_check(const PplPipeline *pipeline)
 	Compiler	compiler = {0};
 
 	collect(&compiler, pipeline, pipeline->version);
-	ppl_source_check(pipeline->source, pipeline->operations,
-					 compiler.takes_deletes, true);
+	if (pipeline->upstream == 0)
+		ppl_source_check(pipeline->source, pipeline->operations,
+						 compiler.takes_deletes, true);
 }
 
 /*
@@ -224,7 +232,7 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 		compiler->steps[compiler->nsteps++] = step;
 	}
 
-	compiler->sinks = palloc(mul_size(list_length(pipeline->outputs) + 1,
+	compiler->sinks = palloc(mul_size(list_length(pipeline->outputs) + 2,
 									  sizeof(Sink *)));
 	foreach(lc, pipeline->outputs)
 	{
@@ -249,6 +257,47 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 		compiler->takes_deletes |= sink->takes_deletes;
 		compiler->sinks[compiler->nsinks++] = sink;
 	}
+	compiler->noutputs = compiler->nsinks;
+	if (pipeline->hand != NULL)
+	{
+		Sink	   *sink = palloc0(sizeof(*sink));
+
+		sink->row = compiler->last;
+		compiler->sinks[compiler->nsinks++] = sink;
+	}
+	if (pipeline->hand != NULL || pipeline->upstream != 0)
+		refuse_deletes(compiler, pipeline);
+}
+
+/*
+ * Rows of deletes are not handed over, only that they are gone: a handler that could
+ * tell them from others would miss them.
+ */
+static void
+refuse_deletes(const Compiler *compiler, const PplPipeline *pipeline)
+{
+	const PplHandler *handler = NULL;
+
+	if ((pipeline->operations & PPL_OP_DELETE) == 0)
+		return;
+	for (int i = 0; i < compiler->nsteps && handler == NULL; i++)
+	{
+		if (compiler->steps[i]->handler != NULL &&
+			compiler->steps[i]->handler->takes_event)
+			handler = compiler->steps[i]->handler;
+	}
+	for (int i = 0; i < compiler->noutputs && handler == NULL; i++)
+	{
+		if (compiler->sinks[i]->takes_deletes && pipeline->upstream != 0)
+			handler = compiler->sinks[i]->transform->handler;
+	}
+	if (handler != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("handler %s takes pipeline.event in a pipeline with deletes and isolated stages",
+						handler->signature),
+				 errdetail("A row that is deleted does not come over a hand-over, so the handler would not be called for it everywhere."),
+				 errhint("Let it take the row alone, or leave isolate out.")));
 }
 
 /*
@@ -277,14 +326,14 @@ takes_deletes(const Compiler *compiler, const PplPipeline *pipeline,
 static bool
 is_marked(const Compiler *compiler)
 {
-	for (int i = 0; i < compiler->nsinks; i++)
+	for (int i = 0; i < compiler->noutputs; i++)
 	{
 		const Sink *sink = compiler->sinks[i];
 
 		if (!sink->target->plain || ppl_own_is_source(sink->output->target))
 			return false;
 	}
-	return compiler->nsinks > 0;
+	return compiler->noutputs > 0;
 }
 
 static Step *
@@ -341,7 +390,7 @@ describe(const Compiler *compiler, PplStatement *statement,
 		 const char *ordinal)
 {
 	const PplShape *source = compiler->source;
-	int			n = compiler->nsinks;
+	int			n = compiler->noutputs;
 
 	statement->batch_desc = CreateTemplateTupleDesc(source->ncolumns + 1);
 	TupleDescInitEntry(statement->batch_desc, 1, ordinal, INT4OID, -1, 0);
@@ -372,6 +421,8 @@ describe(const Compiler *compiler, PplStatement *statement,
 		statement->output_keys[i] = sink->target->keys;
 		statement->output_key_types[i] = sink->target->key_types;
 	}
+	if (compiler->nsinks > n)
+		statement->hand = compiler->last;
 }
 
 /*
@@ -384,12 +435,16 @@ dependencies(const Compiler *compiler, const PplPipeline *pipeline)
 {
 	List	   *relids = list_make1_oid(pipeline->source);
 
+	if (OidIsValid(pipeline->log))
+		relids = list_append_unique_oid(relids, pipeline->log);
 	for (int i = 0; i < compiler->nsteps; i++)
 		relids = add_step_dependencies(relids, compiler->steps[i]);
 	for (int i = 0; i < compiler->nsinks; i++)
 	{
 		const Sink *sink = compiler->sinks[i];
 
+		if (sink->output == NULL)
+			continue;
 		relids = list_append_unique_oid(relids, sink->output->target);
 		if (sink->transform != NULL)
 			relids = add_step_dependencies(relids, sink->transform);
@@ -458,6 +513,11 @@ emit_sink(Compiler *compiler, int number, int depth)
 	StringInfoData names;
 	StringInfoData values;
 
+	if (sink->output == NULL)
+	{
+		emit_hand(compiler, number, depth);
+		return;
+	}
 	if (target->upsert != NULL)
 	{
 		line(compiler, depth, "SELECT");
@@ -493,6 +553,19 @@ emit_sink(Compiler *compiler, int number, int depth)
 		 compiler->marks ? ", $1" : "");
 	line(compiler, depth, "RETURNING pipeline._produced(%d%s)", number,
 		 key_arguments(target));
+}
+
+/* What collects the rows that are handed over. */
+static void
+emit_hand(Compiler *compiler, int number, int depth)
+{
+	char	   *columns = columns_of("x", compiler->last);
+
+	line(compiler, depth, "SELECT");
+	emit_sink_input(compiler, number, depth);
+	line(compiler, depth, "WHERE %spipeline._hand(x.%s, ROW(%s))",
+		 wanted(compiler, "x", number), compiler->ordinal,
+		 columns[0] == ',' ? columns + 2 : columns);
 }
 
 /* FROM the rows for one output. */

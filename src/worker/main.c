@@ -50,6 +50,7 @@
 #include "worker/worker.h"
 
 #define PPL_SPOOL_OPENS_MS	10	/* capture does it at once */
+#define PPL_REST_MS			1000
 
 /* The worker of this process. */
 static PplWorker self;
@@ -192,6 +193,7 @@ load_checkpoint(void)
 {
 	PplPipeline *pipeline;
 	bool		running;
+	XLogRecPtr	end;
 
 	HOLD_CANCEL_INTERRUPTS();
 	SetCurrentStatementStartTimestamp();
@@ -199,10 +201,13 @@ load_checkpoint(void)
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pipeline = ppl_definition_load(self.pipeline_id);
+	if (pipeline != NULL)
+		pipeline = ppl_definition_segment(pipeline, self.place.segment);
 	running = pipeline != NULL && pipeline->running;
 	if (running)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
+		self.reads_source = pipeline->upstream == 0;
 		ppl_checkpoint_load(self.place, &self.checkpoint);
 		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
 		ppl_share_prepare(&self, pipeline);
@@ -215,9 +220,12 @@ load_checkpoint(void)
 
 	/*
 	 * A predecessor may have ended before it told the end of its commit:
-	 * nothing counts as done on the word of a checkpoint that can be lost.
+	 * nothing counts as done on the word of a checkpoint that can be lost.  Nor
+	 * may anybody miss what it handed over.
 	 */
-	XLogFlush(ppl_wake_record_end(GetXLogInsertRecPtr()));
+	end = ppl_wake_record_end(GetXLogInsertRecPtr());
+	XLogFlush(end);
+	ppl_atomic_max(&self.consumer->commit_end, end);
 
 	return running;
 }
@@ -332,7 +340,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 
 	ppl_worker_refresh(&self);
 	if (ppl_repartition_holds(&self) ||
-		ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
+		(self.reads_source && ppl_pause_for_schema(&self) != PPL_BATCH_DONE))
 		return true;
 	begun = ppl_clock_us();
 	batch = ppl_batch_create(self.context);
@@ -415,6 +423,7 @@ act_on_control(const PplBatch *batch)
 {
 	const PplControl *control = &batch->control;
 	int			version = control->version;
+	PplPipeline *pipeline;
 	bool		gone;
 
 	if (control->action == PPL_CONTROL_CHANGE && control->workers != 0)
@@ -435,7 +444,9 @@ act_on_control(const PplBatch *batch)
 	}
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	gone = ppl_definition_load(self.pipeline_id) == NULL;
+	pipeline = ppl_definition_load(self.pipeline_id);
+	gone = pipeline == NULL ||
+		ppl_definition_segment(pipeline, self.place.segment) == NULL;
 	if (!gone && control->action == PPL_CONTROL_SCHEMA)
 		ppl_schema_reached(&self, batch);
 	if (!gone && control->action == PPL_CONTROL_BIRTH)
@@ -564,8 +575,13 @@ sleep_or_leave(void)
 
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(true);
-	if (done)
-		ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
+	if (!done)
+	{
+		/* the rest of a transaction is to come, or capture begins anew */
+		ppl_process_wait(PPL_REST_MS);
+		return;
+	}
+	ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
 	if (ppl_guc_worker_idle_timeout == 0)
 	{
 		ppl_process_wait_spare(-1);

@@ -153,8 +153,7 @@ give_way(PplWorker *worker, int64 delay, uint32 repairs, bool stuck)
 		return false;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	leaves = pg_atomic_read_u32(&ppl_shared->waiting) > 0 &&
-		!worker->stopped && !ppl_worker_disturbed(worker) &&
-		!ConfigReloadPending &&
+		!ppl_worker_disturbed(worker) && !ConfigReloadPending &&
 		pg_atomic_read_u32(&consumer->repairs) == repairs &&
 		(!stuck || pg_atomic_read_u32(&consumer->letters_xid) == worker->letters_seen);
 	if (leaves)
@@ -193,7 +192,7 @@ ppl_turn_check(PplWorker *worker)
 {
 	PplConsumer *consumer = worker->consumer;
 
-	if (self.began_at != 0 &&
+	if (self.began_at != 0 && !worker->stopped &&
 		ppl_clock_ms() - self.began_at >= PPL_TURN_MS &&
 		!ppl_breaker_open() && !worker->letters_waiting &&
 		give_way(worker, 0, pg_atomic_read_u32(&consumer->repairs), false))

@@ -38,14 +38,15 @@ many_time()
 		sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' | sort -n | head -n 1
 }
 
-# Processor milliseconds of capture while so many single rows of one table become events.
+# Processor milliseconds of capture while rows of one table become events: so many
+# transactions of so many rows.
 many_fan_out()
 {
-	local rows=$1 used
+	local transactions=$1 rows=$2 used
 
 	sql -c "CALL many_wait()"
 	used=$(sql -At -c "SELECT used FROM processor('capture')")
-	"$bindir/pgbench" -n -M prepared -c 4 -j 2 -t $((rows / 4)) -f "$top/test/bench/many_row.sql" \
+	"$bindir/pgbench" -n -M prepared -c 4 -j 2 -t $((transactions / 4)) -D rows="$rows" -f "$top/test/bench/many_row.sql" \
 		>"$work/out/fan.log" 2>&1 || { tail -n 5 "$work/out/fan.log"; die "pgbench failed"; }
 	sql -c "CALL many_wait()"
 	sql -At -c "SELECT 1000 * (used - $used) FROM processor('capture')"
@@ -94,11 +95,11 @@ many()
 
 	say "many pipelines: one and twenty on one table"
 	sql -c "CALL many_define('fan', 1, 1, 1)" >/dev/null 2>&1 || die "could not declare"
-	many_fan_out 2000 >/dev/null
-	figure 0 fan_one "$(many_fan_out $((many * 20)))"
+	many_fan_out 2000 1 >/dev/null
+	figure 0 fan_one "$(many_fan_out $((many * 20)) 1)" fan_one_bulk "$(many_fan_out "$many" 200)"
 	sql -c "CALL many_define('fan', 1, 2, 20)" >/dev/null 2>&1 || die "could not declare"
-	many_fan_out 2000 >/dev/null
-	figure 0 fan_twenty "$(many_fan_out $((many * 20)))"
+	many_fan_out 2000 1 >/dev/null
+	figure 0 fan_twenty "$(many_fan_out $((many * 20)) 1)" fan_twenty_bulk "$(many_fan_out "$many" 200)"
 	[ "$(sql -At -c "SELECT count(*) FROM fan_dst_20")" -ge $((many * 20)) ] || die "rows are missing in the fan"
 
 	without_extension

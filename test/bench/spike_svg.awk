@@ -26,10 +26,10 @@ function round_up(value,    unit)
 END {
 	left = 70; top = 40; width = 620; height = 240
 	longest = time[NR]
-	# rows a second, over half a second each
+	# rows a second, over a second each
 	n = 0
 	for (i = 1; i <= NR; i = j) {
-		for (j = i + 1; j <= NR && time[j] - time[i] < 0.5; j++) ;
+		for (j = i + 1; j <= NR && time[j] - time[i] < 1; j++) ;
 		if (j > NR) break
 		n++
 		middle[n] = (time[i] + time[j]) / 2
