@@ -81,7 +81,7 @@ ppl_workers_declare(const PplPipeline *pipeline)
 void
 ppl_workers_check(const PplPipeline *pipeline)
 {
-	const		PplPartitioning *how = &pipeline->partitioning;
+	const PplPartitioning *how = &pipeline->partitioning;
 
 	if (how->workers == 1)
 		return;
@@ -270,7 +270,7 @@ key_names(const PplKey *key)
 static void
 check_output_key(const PplPipeline *pipeline, const PplOutput *output)
 {
-	const		PplPartitioning *how = &pipeline->partitioning;
+	const PplPartitioning *how = &pipeline->partitioning;
 	PplKey	   *key = key_of(output);
 
 	if (key == NULL)
