@@ -148,6 +148,7 @@ ppl_definition_shares(const PplPipeline *pipeline)
 	foreach(lc, ppl_definition_segments(pipeline))
 	{
 		PplPipeline *segment = lfirst(lc);
+
 		for (int i = 1; i <= segment->partitioning.workers; i++)
 		{
 			PplShare   *share = palloc0(sizeof(*share));
@@ -259,7 +260,7 @@ ppl_definition_segment(const PplPipeline *pipeline, int segment)
 	*part = *pipeline;
 	part->segment = segment;
 	part->stages = part->outputs = NIL;
-	part->hands_keys = false;
+	part->hands_keys = part->unordered = false;
 	foreach(lc, pipeline->stages)
 	{
 		PplStage   *stage = lfirst(lc);
@@ -295,6 +296,7 @@ ppl_definition_segment(const PplPipeline *pipeline, int segment)
 	if (part->upstream != 0)
 	{
 		/* one worker, for whatever the one before shares out */
+		part->unordered = !pipeline->partitioning.ordered;
 		memset(&part->partitioning, 0, sizeof(part->partitioning));
 		part->partitioning.ordered = true;
 		part->partitioning.workers = 1;
@@ -448,7 +450,7 @@ load_parts(List *pipelines)
 		return;
 	foreach(lc, pipelines)
 		ids[foreach_current_index(lc)] =
-			ppl_sql_arg_int(((PplPipeline *) lfirst(lc))->pipeline_id);
+		ppl_sql_arg_int(((PplPipeline *) lfirst(lc))->pipeline_id);
 	arg = ppl_sql_arg_array(ids, list_length(pipelines));
 	load_stages(pipelines, &arg);
 	load_outputs(pipelines, &arg);

@@ -94,6 +94,7 @@ typedef struct PplPipeline
 	/* of a part alone, see ppl_definition_segment */
 	int			segment;		/* 0 = this is the whole pipeline */
 	int			upstream;		/* segment that hands over to it, 0 = none */
+	bool		unordered;		/* in which several workers do so */
 	char	   *hand;			/* what it hands over is named so, NULL = it
 								 * hands nothing over */
 	Oid			log;			/* row type of that, if it exists */

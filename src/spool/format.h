@@ -77,8 +77,8 @@ typedef enum PplRecordKind
 /* Handed over by a segment: a PplOriginId stands in the place of the old tuple. */
 #define PPL_REC_HANDED		0x02
 
-#define PPL_ORIGIN_LATE			0x01	/* it was a dead letter: later ones may
-										 * have come before it */
+#define PPL_ORIGIN_LATE			0x01	/* it was a dead letter: later ones
+										 * may have come before it */
 #define PPL_ORIGIN_SUPERSEDED	0x02	/* one of them changed its source row */
 
 /* The source's event that a row which a segment hands over was made of. */

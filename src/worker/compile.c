@@ -42,7 +42,6 @@
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
-#include "utils/formatting.h"
 #include "utils/lsyscache.h"
 
 #include "base/event.h"
@@ -53,6 +52,7 @@
 #include "catalog/source.h"
 #include "catalog/target.h"
 #include "worker/compile.h"
+#include "worker/compile_text.h"
 #include "worker/compile_upsert.h"
 
 #define ORDINAL_NAME "_ord"
@@ -116,7 +116,6 @@ static void emit_sink(Compiler *compiler, int number, int depth);
 static void emit_hand(Compiler *compiler, int number, int depth);
 static void emit_sink_input(Compiler *compiler, int number, int depth);
 static char *wanted(const Compiler *compiler, const char *alias, int number);
-static char *key_arguments(const PplTarget *target);
 static void emit_chain(Compiler *compiler, int nsteps, int depth);
 static void emit_batch(Compiler *compiler, int depth);
 static void emit_validate(Compiler *compiler, int number, int depth);
@@ -127,11 +126,6 @@ static void emit_rows_of_scalar(Compiler *compiler, const Step *step,
 								int nsteps, int depth);
 static void emit_input(Compiler *compiler, int nsteps, const char *alias,
 					   int depth);
-static char *call(const Compiler *compiler, const Step *step,
-				  const char *alias);
-static char *query_alias(const char *query);
-static char *query_text(const Step *step, const char *alias);
-static char *columns_of(const char *alias, const PplShape *shape);
 static void line(Compiler *compiler, int depth, const char *format,...)
 			pg_attribute_printf(3, 4);
 
@@ -552,14 +546,14 @@ emit_sink(Compiler *compiler, int number, int depth)
 		 compiler->marks ? "_write" : "_mark", compiler->ordinal, number,
 		 compiler->marks ? ", $1" : "");
 	line(compiler, depth, "RETURNING pipeline._produced(%d%s)", number,
-		 key_arguments(target));
+		 ppl_text_key(target));
 }
 
 /* What collects the rows that are handed over. */
 static void
 emit_hand(Compiler *compiler, int number, int depth)
 {
-	char	   *columns = columns_of("x", compiler->last);
+	char	   *columns = ppl_text_columns("x", compiler->last);
 
 	line(compiler, depth, "SELECT");
 	emit_sink_input(compiler, number, depth);
@@ -599,17 +593,6 @@ wanted(const Compiler *compiler, const char *alias, int number)
 					compiler->ordinal, number);
 }
 
-static char *
-key_arguments(const PplTarget *target)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < target->nkeys; i++)
-		appendStringInfo(&buf, ", _t.%s", quote_identifier(target->keys[i]));
-	return buf.data;
-}
-
 /*
  * The rows that leave the first nsteps stages.
  */
@@ -628,7 +611,7 @@ static void
 emit_batch(Compiler *compiler, int depth)
 {
 	line(compiler, depth, "SELECT b.%s%s", compiler->ordinal,
-		 columns_of("b", compiler->source));
+		 ppl_text_columns("b", compiler->source));
 	line(compiler, depth, "FROM " PPL_BATCH_RELATION " b");
 	line(compiler, depth, "WHERE pipeline._accept(b.%s)", compiler->ordinal);
 	line(compiler, depth, "OFFSET 0");
@@ -647,14 +630,14 @@ emit_validate(Compiler *compiler, int number, int depth)
 	const char *value = "s.v";
 
 	if (step->handler == NULL)
-		alias = query_alias(step->stage->query);
+		alias = ppl_text_query_alias(step->stage->query);
 
 	line(compiler, depth, "SELECT %s.%s%s", alias, compiler->ordinal,
-		 columns_of(alias, step->input));
+		 ppl_text_columns(alias, step->input));
 	emit_input(compiler, number - 1, alias, depth);
 	if (step->handler != NULL)
 		line(compiler, depth, "WHERE pipeline._pass(%s.%s, %d, %s)", alias,
-			 compiler->ordinal, number, call(compiler, step, alias));
+			 compiler->ordinal, number, ppl_text_call(step->handler, alias, compiler->ordinal));
 	else
 	{
 		if (step->verdict == BOOLOID)
@@ -665,7 +648,7 @@ emit_validate(Compiler *compiler, int number, int depth)
 			 alias, compiler->ordinal, number);
 		line(compiler, depth + 1, "SELECT ARRAY[%s::pg_catalog.text] FROM (",
 			 value);
-		appendStringInfo(&compiler->sql, "%s\n", query_text(step, alias));
+		appendStringInfo(&compiler->sql, "%s\n", ppl_text_query(step->stage->query, step->input, alias));
 		line(compiler, depth + 1, ") s(v)");
 		line(compiler, depth, "), ARRAY['" PPL_REASON_NO_ROW "'::pg_catalog.text]))[1])");
 	}
@@ -681,7 +664,7 @@ emit_reach(Compiler *compiler, int number, int depth)
 	const Step *step = compiler->steps[number - 1];
 
 	line(compiler, depth, "SELECT q.%s%s", compiler->ordinal,
-		 columns_of("q", step->result));
+		 ppl_text_columns("q", step->result));
 	line(compiler, depth, "FROM (");
 	emit_rows(compiler, step, number - 1, depth + 1);
 	line(compiler, depth, ") q");
@@ -704,17 +687,17 @@ emit_rows(Compiler *compiler, const Step *step, int nsteps, int depth)
 		return;
 	}
 	if (step->handler == NULL)
-		alias = query_alias(step->stage->query);
+		alias = ppl_text_query_alias(step->stage->query);
 
 	line(compiler, depth, "SELECT %s.%s%s", alias, compiler->ordinal,
-		 columns_of("s", step->result));
+		 ppl_text_columns("s", step->result));
 	emit_input(compiler, nsteps, alias, depth);
 	if (step->handler != NULL)
-		line(compiler, depth, "CROSS JOIN LATERAL %s s", call(compiler, step, alias));
+		line(compiler, depth, "CROSS JOIN LATERAL %s s", ppl_text_call(step->handler, alias, compiler->ordinal));
 	else
 	{
 		line(compiler, depth, "CROSS JOIN LATERAL (");
-		appendStringInfo(&compiler->sql, "%s\n", query_text(step, alias));
+		appendStringInfo(&compiler->sql, "%s\n", ppl_text_query(step->stage->query, step->input, alias));
 		line(compiler, depth, ") s");
 	}
 	line(compiler, depth, "OFFSET 0");
@@ -730,10 +713,10 @@ emit_rows_of_scalar(Compiler *compiler, const Step *step, int nsteps,
 					int depth)
 {
 	line(compiler, depth, "SELECT r.%s%s", compiler->ordinal,
-		 columns_of("(r.s)", step->result));
+		 ppl_text_columns("(r.s)", step->result));
 	line(compiler, depth, "FROM (");
 	line(compiler, depth + 1, "SELECT p.%s, %s AS s", compiler->ordinal,
-		 call(compiler, step, "p"));
+		 ppl_text_call(step->handler, "p", compiler->ordinal));
 	emit_input(compiler, nsteps, "p", depth + 1);
 	line(compiler, depth + 1, "OFFSET 0");
 	line(compiler, depth, ") r");
@@ -755,7 +738,7 @@ emit_input(Compiler *compiler, int nsteps, const char *alias, int depth)
 		compiler->sink = -1;
 		line(compiler, depth, "FROM (");
 		line(compiler, depth + 1, "SELECT i.%s%s", compiler->ordinal,
-			 columns_of("i", compiler->last));
+			 ppl_text_columns("i", compiler->last));
 		emit_input(compiler, nsteps, "i", depth + 1);
 		line(compiler, depth + 1, "WHERE %spipeline._mark(i.%s, %d)",
 			 wanted(compiler, "i", sink), compiler->ordinal, sink);
@@ -771,78 +754,6 @@ emit_input(Compiler *compiler, int nsteps, const char *alias, int depth)
 	line(compiler, depth, "FROM (");
 	emit_chain(compiler, nsteps, depth + 1);
 	line(compiler, depth, ") %s", alias);
-}
-
-/*
- * The call of a handler on a row, as ROW(...) of the type it takes, and the
- * event if it takes that, too.
- */
-static char *
-call(const Compiler *compiler, const Step *step, const char *alias)
-{
-	PplShape   *argument = ppl_shape_of_type(step->handler->argtype);
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	appendStringInfo(&buf, "%s(ROW(", step->handler->call_name);
-	for (int i = 0; i < argument->ncolumns; i++)
-		appendStringInfo(&buf, "%s%s.%s", i > 0 ? ", " : "", alias,
-						 quote_identifier(argument->columns[i].name));
-	appendStringInfo(&buf, ")::%s",
-					 format_type_be_qualified(step->handler->argtype));
-	if (step->handler->takes_event)
-		appendStringInfo(&buf, ", pipeline._event(%s.%s)", alias,
-						 compiler->ordinal);
-	appendStringInfoChar(&buf, ')');
-	return buf.data;
-}
-
-/*
- * An alias for the rows that a query reads, which its text does not hold:
- * nothing that the query names may come between.
- */
-static char *
-query_alias(const char *query)
-{
-	char	   *lower = asc_tolower(query, strlen(query));
-	char	   *alias = pstrdup("_p");
-
-	while (strstr(lower, alias) != NULL)
-		alias = psprintf("%s_", alias);
-	return alias;
-}
-
-static char *
-query_text(const Step *step, const char *alias)
-{
-	StringInfoData event;
-
-	initStringInfo(&event);
-	appendStringInfoString(&event, "(SELECT");
-	for (int i = 0; i < step->input->ncolumns; i++)
-	{
-		const char *column = quote_identifier(step->input->columns[i].name);
-
-		appendStringInfo(&event, "%s %s.%s AS %s", i > 0 ? "," : "", alias,
-						 column, column);
-	}
-	appendStringInfoChar(&event, ')');
-	return ppl_query_over(step->stage->query, event.data);
-}
-
-/*
- * ", alias.a, alias.b" for the columns of a shape.
- */
-static char *
-columns_of(const char *alias, const PplShape *shape)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < shape->ncolumns; i++)
-		appendStringInfo(&buf, ", %s.%s", alias,
-						 quote_identifier(shape->columns[i].name));
-	return buf.data;
 }
 
 /*

@@ -562,7 +562,8 @@ fold_kept(Fold *fold, int first, int last, PplPut *puts, int nputs)
 
 /*
  * Does the table say the same already?  The events in it may be older, but not if
- * others wrote these keys since: then it matters who did so last.
+ * others wrote these keys since: then it matters who did so last.  Nor if older
+ * events may still come.
  */
 static bool
 is_stored(Fold *fold, const Source *source)
@@ -576,7 +577,8 @@ is_stored(Fold *fold, const Source *source)
 
 		if (stored == row)
 			continue;
-		if (stored->part != row->part ||
+		if (fold->worker->program->pipeline->unordered ||
+			stored->part != row->part ||
 			memcmp(&stored->target, &row->target, sizeof(PplDigest)) != 0 ||
 			stored->last.commit_lsn != stored->event.commit_lsn ||
 			stored->last.seq != stored->event.seq ||

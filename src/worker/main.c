@@ -220,8 +220,8 @@ load_checkpoint(void)
 
 	/*
 	 * A predecessor may have ended before it told the end of its commit:
-	 * nothing counts as done on the word of a checkpoint that can be lost.  Nor
-	 * may anybody miss what it handed over.
+	 * nothing counts as done on the word of a checkpoint that can be lost.
+	 * Nor may anybody miss what it handed over.
 	 */
 	end = ppl_wake_record_end(GetXLogInsertRecPtr());
 	XLogFlush(end);
@@ -509,14 +509,24 @@ published(const PplBatch *batch)
 	PplConsumer *consumer = self.consumer;
 	TimestampTz now = GetCurrentTimestamp();
 
-	for (int i = 0; i < batch->ntxns; i++)
+	/* what was handed over is as old as the source's event */
+	for (int i = 0; self.reads_source && i < batch->ntxns; i++)
 	{
 		const PplBatchTxn *txn = &batch->txns[i];
 		int			bucket = ppl_latency_bucket(Max(now - txn->committed_at, 0));
 
 		pg_atomic_fetch_add_u64(&consumer->latency[bucket], txn->nevents);
 	}
+	for (int i = 0; !self.reads_source && i < batch->nevents; i++)
+	{
+		TimestampTz committed_at = batch->events[i].origin.committed_at;
+		int			bucket = ppl_latency_bucket(Max(now - committed_at, 0));
+
+		pg_atomic_fetch_add_u64(&consumer->latency[bucket], 1);
+	}
 	pg_atomic_write_u64(&consumer->last_commit_time,
+						batch->nevents > 0 ?
+						batch->events[batch->nevents - 1].origin.committed_at :
 						batch->txns[batch->ntxns - 1].committed_at);
 	ppl_rate_add(consumer, now, batch->nevents);
 	pg_atomic_fetch_add_u64(&consumer->batches, 1);
