@@ -498,7 +498,9 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 		if (!ppl_program_lock(worker->program, worker->consumer->source,
 							  &attempt->busy))
 			return false;
+		/* others may have noticed it, and we not have been told of that yet */
 		if (worker->program != NULL && !ppl_program_is_stale() &&
+			!worker->program->replaced &&
 			worker->program->version == worker->checkpoint.version)
 			break;
 		if (!load_program(attempt))

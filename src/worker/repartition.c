@@ -47,7 +47,8 @@ static struct
 {
 	PplWorker  *worker;			/* when it watches its end */
 	bool		retiring;		/* it is retired, unless the commit fails */
-	bool		arrived;		/* at a change, and others may wait for its word */
+	bool		arrived;		/* at a change, and others may wait for its
+								 * word */
 	int			open;			/* all have come to the change of this version */
 }			self;
 

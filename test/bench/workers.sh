@@ -23,5 +23,5 @@ workers()
 		done
 	done
 	without_extension
-	sql -c "DROP TABLE work, worked"
+	sql -c "SET client_min_messages = warning" -c "DROP TABLE work, worked CASCADE"
 }
