@@ -64,6 +64,16 @@ SELECT pipeline.wait_for('alter');
 SELECT * FROM sizes;
 SELECT count(DISTINCT mem) AS one, bool_and(mem = current_setting('work_mem')) AS ours FROM dst WHERE id > 40;
 
+SELECT pipeline.alter_pipeline('alter', settings => '{"batch_bytes": "64kB"}');
+INSERT INTO src SELECT n, n FROM generate_series(1001, 3000) n;
+SELECT pipeline.wait_for('alter');
+SELECT cardinality(sizes) > 1 AS several FROM sizes;
+SELECT pipeline.alter_pipeline('alter', settings => '{}');
+INSERT INTO src SELECT n, n FROM generate_series(3001, 5000) n;
+SELECT pipeline.wait_for('alter');
+SELECT * FROM sizes;
+DELETE FROM dst WHERE id > 1000;
+
 -- What user code sets for its session does not outlive the batch.
 CREATE FUNCTION leak(s src) RETURNS SETOF dst LANGUAGE plpgsql VOLATILE AS $$
 DECLARE now text := current_setting('work_mem');

@@ -137,5 +137,64 @@ SELECT pipeline.wait_for('pw5');
 SELECT * FROM pw_ups;
 SELECT kind, sqlstate, reason, detail, event->>'id' AS id FROM pipeline.dead_letters WHERE pipeline = 'pw5';
 SELECT pipeline.drop_pipeline('pw5');
-DROP FUNCTION pw_shift, pw_total;
+-- behind a segment with several workers one takes what they hand over, for mode append
+CREATE FUNCTION pw_same(r pw_src) RETURNS SETOF pw_src LANGUAGE sql IMMUTABLE AS 'SELECT r.*';
+TRUNCATE pw_src, pw_out, pw_ups;
+SELECT pipeline.create_pipeline('pw6', source => 'pw_src', consistency => 'causal', workers => 2, partition_by => '{customer}', operations => '{insert,update,delete}');
+SELECT pipeline.add_stage('pw6', 'first', 'transform', 'pw_same(pw_src)');
+SELECT pipeline.add_stage('pw6', 'second', 'transform', 'pw_same(pw_src)', isolate => true);
+SELECT pipeline.add_output('pw6', 'pw_ups');
+SELECT pipeline.add_output('pw6', 'pw_out', mode => 'append');
+SELECT pipeline.start('pw6');
+INSERT INTO pw_src SELECT i, i % 10, i FROM generate_series(1, 50) i;
+UPDATE pw_src SET customer = customer + 1 WHERE id <= 10;
+SELECT pipeline.wait_for('pw6');
+SELECT count(*), count(DISTINCT id) FROM pw_out;
+SELECT segment, partition, workers FROM pipeline.partitions WHERE pipeline = 'pw6' ORDER BY 1, 2;
+
+-- another number of workers, under a running pipeline and a stopped one
+SELECT pipeline.alter_pipeline('pw6', workers => 0);
+SELECT pipeline.alter_pipeline('pw6', workers => 3);
+INSERT INTO pw_src SELECT i, i % 10, i FROM generate_series(51, 100) i;
+SELECT pipeline.wait_for('pw6');
+SELECT segment, partition, workers FROM pipeline.partitions WHERE pipeline = 'pw6' ORDER BY 1, 2;
+SELECT pipeline.stop('pw6');
+SELECT pipeline.alter_pipeline('pw6', workers => 1);
+INSERT INTO pw_src SELECT i, i % 10, i FROM generate_series(101, 150) i;
+SELECT pipeline.start('pw6');
+SELECT pipeline.wait_for('pw6');
+SELECT count(*), count(DISTINCT id) FROM pw_out;
+SELECT action, detail FROM pipeline.audit_log WHERE pipeline = 'pw6' AND action = 'alter_pipeline' ORDER BY id;
+SELECT pipeline.drop_pipeline('pw6');
+
+-- a column that is dropped or has another type stops the pipeline, with the way out
+SELECT pipeline.create_pipeline('pw7', source => 'pw_src', consistency => 'causal', workers => 2, partition_by => '{customer}');
+SELECT pipeline.add_output('pw7', 'pw_out', mode => 'append');
+SELECT pipeline.start('pw7');
+TRUNCATE pw_out;
+ALTER TABLE pw_src ALTER customer TYPE bigint;
+ALTER TABLE pw_out ALTER customer TYPE bigint;
+INSERT INTO pw_src VALUES (4001, 1, 1), (4002, 2, 2), (4003, 3, 3);
+CREATE PROCEDURE pw_wait(what text) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 600 LOOP
+		EXIT WHEN (SELECT state FROM pipeline.status WHERE pipeline = 'pw7') = what;
+		PERFORM pipeline.wait_for('pw7', timeout => '50 ms');
+		ROLLBACK;
+	END LOOP;
+END $$;
+CALL pw_wait('failed');
+SELECT DISTINCT last_error FROM pipeline.workers WHERE pipeline = 'pw7' AND state = 'failed';
+ALTER TABLE pw_src ALTER customer TYPE int;
+ALTER TABLE pw_out ALTER customer TYPE int;
+SELECT pipeline.restart('pw7');
+SELECT pipeline.wait_for('pw7');
+SELECT * FROM pw_out ORDER BY id;
+ALTER TABLE pw_src DROP customer;
+INSERT INTO pw_src VALUES (4004, 1);
+CALL pw_wait('failed');
+SELECT DISTINCT last_error FROM pipeline.workers WHERE pipeline = 'pw7' AND state = 'failed';
+SELECT pipeline.drop_pipeline('pw7');
+DROP PROCEDURE pw_wait;
+DROP FUNCTION pw_shift, pw_total, pw_same;
 DROP TABLE pw_src, pw_pt, pw_out, pw_ups, pw_other, pw_wide, pw_key, pw_two, pw_two_out, pw_evt_out, pw_none, pw_hash;

@@ -95,6 +95,14 @@ SAVEPOINT c;
 INSERT INTO clicks (user_id) VALUES (27);
 RELEASE c;
 COMMIT;
+-- also of a statement that failed half way
+BEGIN;
+INSERT INTO clicks (user_id) VALUES (32);
+SAVEPOINT a;
+INSERT INTO clicks (user_id) SELECT 33 / (4 - i) FROM generate_series(1, 5) i;
+ROLLBACK TO a;
+INSERT INTO clicks (user_id) VALUES (34);
+COMMIT;
 DO $$
 BEGIN
 	INSERT INTO streams.clicks (user_id) VALUES (28);
@@ -511,6 +519,16 @@ COMMIT;
 SELECT pipeline.wait_for('many');
 SELECT i, t FROM all_many WHERE i < 0 ORDER BY n;
 SELECT seq FROM pipeline.lineage WHERE pipeline = 'many' AND seq < 10 AND commit_lsn = (SELECT max(commit_lsn) FROM pipeline.lineage WHERE pipeline = 'many') ORDER BY seq;
+
+-- Identity columns, serial, domains.
+CREATE DOMAIN positive_int AS int CHECK (VALUE > 0);
+CREATE FOREIGN TABLE numbered (id int GENERATED ALWAYS AS IDENTITY, n serial, p positive_int) SERVER pipeline;
+INSERT INTO numbered (p) VALUES (10), (20) RETURNING *;
+INSERT INTO numbered (p) VALUES (0);
+:state
+INSERT INTO numbered (id, p) VALUES (7, 1);
+:state
+SELECT pipeline.emit('numbered', ROW(7, 7, 7)::numbered);
 
 -- The extension cannot go while there are streams.
 DROP EXTENSION pipeline;

@@ -23,6 +23,7 @@ CREATE TABLE _pipeline.pipelines (
 	database oid,
 	slot_lsn pg_lsn,
 	version int NOT NULL DEFAULT 1,
+	next_segment int NOT NULL DEFAULT 2,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT pipelines_pkey PRIMARY KEY (pipeline_id),
 	CONSTRAINT pipelines_name_key UNIQUE (name),
@@ -42,6 +43,7 @@ COMMENT ON COLUMN _pipeline.pipelines.settings IS 'in place of those of the serv
 COMMENT ON COLUMN _pipeline.pipelines.running IS 'what the owner asked for';
 COMMENT ON COLUMN _pipeline.pipelines.slot_lsn IS 'the slot in whose changes it was born: with another slot its position is lost; 0/0 = that was said';
 COMMENT ON COLUMN _pipeline.pipelines.born IS 'was started at least once, in the database named by system_identifier and database';
+COMMENT ON COLUMN _pipeline.pipelines.next_segment IS 'number that no segment of it ever had';
 COMMENT ON COLUMN _pipeline.pipelines.version IS 'of the definition, grows with each change of stages and outputs';
 
 CREATE TABLE _pipeline.stages (
@@ -71,6 +73,7 @@ CREATE TABLE _pipeline.stages (
 	CONSTRAINT stages_max_attempts_check CHECK (max_attempts >= 1)
 );
 COMMENT ON TABLE _pipeline.stages IS 'one row a stage of a pipeline';
+COMMENT ON COLUMN _pipeline.stages.segment IS 'in which it runs, with the stages beside it of the same number';
 COMMENT ON COLUMN _pipeline.stages.settings IS 'in place of those of the pipeline and the server, of the first stage of a segment';
 COMMENT ON COLUMN _pipeline.stages.handler IS 'qualified signature; text, because pg_upgrade refuses regprocedure';
 
@@ -115,7 +118,7 @@ CREATE TABLE _pipeline.outputs (
 	mode text NOT NULL,
 	key text[],
 	isolate bool NOT NULL,
-	segment int NOT NULL DEFAULT 1,
+	segment int,
 	since int NOT NULL,
 	keeps bool NOT NULL DEFAULT false,
 	source_key text[],
@@ -128,6 +131,7 @@ CREATE TABLE _pipeline.outputs (
 COMMENT ON TABLE _pipeline.outputs IS 'one row an output of a pipeline';
 COMMENT ON COLUMN _pipeline.outputs.target_name IS 'qualified, as it was declared: a table that is dropped and created again is found by it';
 COMMENT ON COLUMN _pipeline.outputs.key IS 'columns by which an upsert finds rows; null = the primary key of the target';
+COMMENT ON COLUMN _pipeline.outputs.segment IS 'of its own; null = that of the last stage';
 COMMENT ON COLUMN _pipeline.outputs.since IS 'version of the definition that added it';
 COMMENT ON COLUMN _pipeline.outputs.keeps IS 'what each source row produced is in _pipeline.kept; otherwise its old row tells';
 
@@ -221,7 +225,7 @@ CREATE TABLE _pipeline.counts (
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE _pipeline.counts IS 'the ledger: what became of the events of each output';
-COMMENT ON COLUMN _pipeline.counts.output_id IS '0 counts the events of the segment itself';
+COMMENT ON COLUMN _pipeline.counts.output_id IS '0 counts the events of the segment itself, -1 what it hands over';
 
 CREATE TABLE _pipeline.stage_counts (
 	pipeline_id int NOT NULL,

@@ -68,11 +68,12 @@ CREATE FUNCTION pipeline.alter_pipeline(
 	on_schema_change text DEFAULT NULL,
 	search_path text DEFAULT NULL,
 	settings jsonb DEFAULT NULL,
-	new_name text DEFAULT NULL)
+	new_name text DEFAULT NULL,
+	workers int DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'pipeline_alter_pipeline'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pipeline.alter_pipeline(text, text, text, text, jsonb, text) IS 'change what was declared of a pipeline; null changes nothing';
+COMMENT ON FUNCTION pipeline.alter_pipeline(text, text, text, text, jsonb, text, int) IS 'change what was declared of a pipeline; null changes nothing';
 
 CREATE FUNCTION pipeline.add_output(
 	pipeline text,
@@ -178,12 +179,6 @@ RETURNS int
 AS 'MODULE_PATHNAME', 'pipeline_partition_of'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION pipeline.partition_of(text, text) IS 'the partition of events with these values in the columns of partition_by; several as a row, (a,b)';
-
-CREATE FUNCTION _pipeline.repartition(name text, workers int)
-RETURNS void
-AS 'MODULE_PATHNAME', 'pipeline_repartition'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION _pipeline.repartition(text, int) IS 'have a pipeline work with another number of workers';
 
 CREATE FUNCTION _pipeline.partition_number(hash bigint, workers int)
 RETURNS int
@@ -339,6 +334,12 @@ RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_put'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
 COMMENT ON FUNCTION pipeline._put(int, int, record) IS 'used by compiled statements: this row of an event is for an output of mode upsert';
+
+CREATE FUNCTION pipeline._hand(ordinal int, "row" record)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_hand'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
+COMMENT ON FUNCTION pipeline._hand(int, record) IS 'used by compiled statements: this row of an event is for the segments behind this one';
 
 CREATE FUNCTION pipeline._removed(output int, VARIADIC key "any")
 RETURNS bool

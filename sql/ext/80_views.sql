@@ -36,6 +36,7 @@ SELECT p.name AS pipeline,
 	s.handler,
 	s.query,
 	s.isolate,
+	s.segment,
 	s.workers,
 	s.partition_by,
 	s.on_error,
@@ -80,6 +81,13 @@ SELECT p.name AS pipeline,
 	o.mode,
 	o.key,
 	o.isolate,
+	coalesce(o.segment, (
+		SELECT s.segment
+		FROM _pipeline.stages s
+		WHERE s.pipeline_id = o.pipeline_id
+		ORDER BY s.position DESC
+		LIMIT 1
+	), 1) AS segment,
 	o.since
 FROM _pipeline.outputs o
 	JOIN _pipeline.pipelines p ON p.pipeline_id = o.pipeline_id
@@ -151,13 +159,28 @@ SELECT p.name AS pipeline,
 	b.bytes AS backlog_bytes
 FROM _pipeline.pipelines p
 	LEFT JOIN LATERAL (
-		SELECT sum(c.events)::bigint AS events,
-			sum(c.produced)::bigint AS produced,
-			sum(c.filtered)::bigint AS filtered,
-			sum(c.rejected)::bigint AS rejected,
-			sum(c.failed)::bigint AS failed
-		FROM _pipeline.counts c
-		WHERE c.pipeline_id = p.pipeline_id AND c.segment = 1 AND c.output_id = 0
+		SELECT max(s.events) FILTER (WHERE s.first) AS events,
+			max(s.produced) FILTER (WHERE s.first) AS produced,
+			max(s.filtered) FILTER (WHERE s.first) AS filtered,
+			sum(s.rejected)::bigint AS rejected,
+			sum(s.failed)::bigint AS failed
+		FROM (
+			SELECT coalesce(c.segment = (
+					SELECT t.segment
+					FROM _pipeline.stages t
+					WHERE t.pipeline_id = p.pipeline_id
+					ORDER BY t.position
+					LIMIT 1
+				), true) AS first,
+				sum(c.events)::bigint AS events,
+				sum(c.produced)::bigint AS produced,
+				sum(c.filtered)::bigint AS filtered,
+				sum(c.rejected)::bigint AS rejected,
+				sum(c.failed)::bigint AS failed
+			FROM _pipeline.counts c
+			WHERE c.pipeline_id = p.pipeline_id AND c.output_id = 0
+			GROUP BY c.segment
+		) s
 	) n ON true
 	LEFT JOIN _pipeline.databases() d ON _pipeline.is_here(p.system_identifier, d.database)
 	LEFT JOIN (
@@ -257,6 +280,7 @@ SELECT p.name AS pipeline,
 	s.position,
 	s.name AS stage,
 	s.kind,
+	s.segment,
 	coalesce(n.events, 0) AS events,
 	coalesce(n.rows, 0) AS rows,
 	coalesce(n.microseconds, 0) * interval '1 microsecond' AS time,
@@ -305,7 +329,8 @@ SELECT p.name AS pipeline,
 	u.part,
 	u.attempts,
 	b.batch_id,
-	b.processed_at
+	b.processed_at,
+	b.segment
 FROM (
 		SELECT q.pipeline_id, q.name, _pipeline.may_see_payload(q.owner) AS payload
 		FROM _pipeline.pipelines q
@@ -316,8 +341,10 @@ FROM (
 WHERE NOT EXISTS (
 		SELECT FROM _pipeline.reruns r
 		WHERE r.pipeline_id = b.pipeline_id
+			AND r.segment = b.segment
 			AND r.commit_lsn = u.commit_lsn
 			AND r.seq = u.seq
+			AND r.part = u.event_part
 			AND r.batch_id > b.batch_id);
 COMMENT ON VIEW pipeline.lineage IS 'what became of each event in each output, by which version, in which batch';
 
@@ -369,7 +396,9 @@ SELECT d.id,
 	d.state,
 	d.queued,
 	d.output,
-	d.superseded
+	d.superseded,
+	d.segment,
+	d.part
 FROM _pipeline.dead_letters d
 	JOIN _pipeline.pipelines p ON p.pipeline_id = d.pipeline_id
 WHERE _pipeline.may_see_payload(p.owner);

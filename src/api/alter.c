@@ -21,6 +21,7 @@
 #include "api/access.h"
 #include "api/args.h"
 #include "api/change.h"
+#include "api/workers.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
@@ -33,6 +34,7 @@ static bool is_no_timeout(FunctionCallInfo fcinfo, int argno);
 static void rename_stage(const PplPipeline *pipeline, const char *name,
 						 char *new_name);
 static char *settings_text(FunctionCallInfo fcinfo, int argno);
+static void alter_declared(FunctionCallInfo fcinfo, PplPipeline *pipeline);
 static char *path_arg(FunctionCallInfo fcinfo, int argno);
 static void rename_pipeline(const PplPipeline *pipeline, char *new_name);
 
@@ -166,28 +168,43 @@ settings_text(FunctionCallInfo fcinfo, int argno)
 
 /*
  * pipeline.alter_pipeline(name text, lineage text, on_schema_change text,
- *		search_path text, settings jsonb, new_name text)
+ *		search_path text, settings jsonb, new_name text, workers int)
  */
 Datum
 pipeline_alter_pipeline(PG_FUNCTION_ARGS)
 {
 	char	   *name = ppl_args_text(fcinfo, 0, "name");
+	PplPipeline *pipeline;
+	bool		others = false;
+
+	PreventCommandIfReadOnly("pipeline.alter_pipeline");
+	require_change(fcinfo, 1);
+	for (int i = 1; i < 6; i++)
+		others |= !PG_ARGISNULL(i);
+	pipeline = ppl_access_open(name, PPL_RIGHT_ALTER, AccessExclusiveLock);
+	if (others)
+		alter_declared(fcinfo, pipeline);
+	if (!PG_ARGISNULL(6))
+		ppl_repartition(pipeline, PG_GETARG_INT32(6));
+	PG_RETURN_VOID();
+}
+
+/* All but the number of workers. */
+static void
+alter_declared(FunctionCallInfo fcinfo, PplPipeline *pipeline)
+{
 	char	   *lineage = ppl_args_text_or_null(fcinfo, 1);
 	char	   *policy = ppl_args_text_or_null(fcinfo, 2);
 	char	   *path = path_arg(fcinfo, 3);
 	PplSqlArg	settings = ppl_change_settings(fcinfo, 4);
 	char	   *new_name = ppl_args_text_or_null(fcinfo, 5);
-	PplPipeline *pipeline;
 
-	PreventCommandIfReadOnly("pipeline.alter_pipeline");
-	require_change(fcinfo, 1);
 	if (lineage != NULL)
 		ppl_change_check_lineage(lineage);
 	if (policy != NULL)
 		ppl_change_check_policy(policy);
 	if (new_name != NULL)
 		ppl_change_check_name("pipeline", new_name);
-	pipeline = ppl_access_open(name, PPL_RIGHT_ALTER, AccessExclusiveLock);
 	{
 		PplSqlArg	args[] = {
 			ppl_sql_arg_int(pipeline->pipeline_id),
@@ -213,7 +230,6 @@ pipeline_alter_pipeline(PG_FUNCTION_ARGS)
 					 "settings", settings_text(fcinfo, 4),
 					 "new_name", new_name, NULL);
 	ppl_change_finish(pipeline, path != NULL);
-	PG_RETURN_VOID();
 }
 
 /*

@@ -16,8 +16,10 @@
 
 #include "api/change.h"
 #include "api/check.h"
+#include "api/segments.h"
 #include "api/upserts.h"
 #include "api/workers.h"
+#include "catalog/log.h"
 
 #define MAX_NAME_BYTES 1024
 #define MAX_TIMEOUT_DAYS 24		/* in milliseconds it must fit an int */
@@ -167,19 +169,26 @@ ppl_change_settings(FunctionCallInfo fcinfo, int argno)
 
 /*
  * Check the definition as it stands now, if asked to, and have everybody told
- * of it.  Brings *pipeline up to date.
+ * of it.  Brings *pipeline up to date, which is what it was before.
  */
 void
 ppl_change_finish(PplPipeline *pipeline, bool check)
 {
+	PplPipeline before = *pipeline;
+
 	*pipeline = *ppl_access_reload(pipeline);
+	ppl_segments_check(&before, pipeline);
 	if (check)
 	{
+		ppl_logs_settle(pipeline);
 		ppl_check_chain(pipeline);
 		ppl_upserts_settle(pipeline);
 		ppl_workers_settle(pipeline);
 	}
+	else
+		ppl_logs_drop(pipeline, false);
 	ppl_access_announce(pipeline);
+	ppl_segments_change(&before, pipeline);
 }
 
 /* The stage of this name; error 42704 if there is none. */

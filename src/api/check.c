@@ -462,7 +462,10 @@ ppl_check_circle(const PplPipeline *pipeline, Oid target)
 void
 ppl_check_chain(const PplPipeline *pipeline)
 {
-	ppl_compile_check(pipeline);
+	ListCell   *lc;
+
+	foreach(lc, ppl_definition_segments(pipeline))
+		ppl_compile_check(lfirst(lc));
 }
 
 /*

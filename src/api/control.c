@@ -26,6 +26,7 @@
 #include "api/args.h"
 #include "api/check.h"
 #include "api/preflight.h"
+#include "api/segments.h"
 #include "api/upserts.h"
 #include "api/workers.h"
 #include "backlog/store.h"
@@ -33,6 +34,7 @@
 #include "base/shm.h"
 #include "catalog/adopt.h"
 #include "catalog/layout.h"
+#include "catalog/log.h"
 #include "catalog/names.h"
 #include "catalog/own.h"
 #include "catalog/sql.h"
@@ -46,7 +48,6 @@ static void refuse_lost(const PplPipeline *pipeline, const PplDatabase *db);
 static void give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn);
 static bool has_queued(const PplPipeline *pipeline);
 static void set_running(const PplPipeline *pipeline, bool running);
-static void emit_birth(const PplPipeline *pipeline, const PplShare *share);
 
 /*
  * pipeline.start(name text, skip_to_now bool)
@@ -74,14 +75,14 @@ pipeline_start(PG_FUNCTION_ARGS)
 	check_startable(pipeline);
 
 	if (!pipeline->born)
-		ppl_workers_take_places(pipeline);
+		ppl_segments_take_places(pipeline, ppl_definition_shares(pipeline));
 	if (!pipeline->born || skip_to_now)
 	{
 		ppl_own_lock_source(pipeline->source);
 		give_birth(pipeline, db->slot_lsn);
 		ppl_upserts_begin_anew(pipeline);
 		foreach(lc, ppl_definition_shares(pipeline))
-			emit_birth(pipeline, lfirst(lc));
+			ppl_segments_emit_birth(pipeline, lfirst(lc));
 
 		/* the word of these may be in the gap, or in another server's WAL */
 		if (has_queued(pipeline))
@@ -182,6 +183,7 @@ check_startable(PplPipeline *pipeline)
 
 		ppl_check_target(output->target, pipeline->owner, output->name);
 	}
+	ppl_logs_settle(pipeline);
 	ppl_check_chain(pipeline);
 	ppl_upserts_settle(pipeline);
 	ppl_workers_settle(pipeline);
@@ -252,22 +254,4 @@ set_running(const PplPipeline *pipeline, bool running)
 					   " WHERE pipeline_id = $1",
 					   lengthof(args), args);
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
-}
-
-/* From this transaction on, a worker has events. */
-static void
-emit_birth(const PplPipeline *pipeline, const PplShare *share)
-{
-	PplControl	control = {0};
-
-	control.action = PPL_CONTROL_BIRTH;
-	control.pipeline_id = pipeline->pipeline_id;
-	control.segment = share->place.segment;
-	control.partition = share->place.partition;
-	control.version = pipeline->version;
-	control.source = share->source;
-	control.owner = pipeline->owner;
-	control.operations = share->operations;
-	control.workers = share->workers;
-	ppl_control_emit(&control);
 }

@@ -30,10 +30,12 @@
 #include "api/check.h"
 #include "api/deploy.h"
 #include "api/preflight.h"
+#include "api/segments.h"
 #include "api/upserts.h"
 #include "api/workers.h"
 #include "base/event.h"
 #include "base/control.h"
+#include "catalog/log.h"
 #include "catalog/names.h"
 #include "catalog/source.h"
 #include "catalog/sql.h"
@@ -195,6 +197,8 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 	char	   *kind = ppl_args_text(fcinfo, 2, "kind");
 	char	   *handler;
 	char	   *query = ppl_args_text_or_null(fcinfo, 4);
+	bool		isolate = ppl_args_bool(fcinfo, 5, "isolate");
+	int			segment;
 	PplPipeline *pipeline;
 	PplSqlResult *rows;
 
@@ -205,6 +209,7 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
 	ppl_check_same_path(pipeline);
+	segment = ppl_segments_of_stage(pipeline, isolate);
 	ppl_access_bump_version(pipeline);
 
 	{
@@ -218,14 +223,17 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 			ppl_sql_arg_int(ppl_args_int(fcinfo, 9, "max_attempts")),
 			PG_ARGISNULL(10) ? ppl_sql_arg_null(INTERVALOID) :
 			ppl_sql_arg(INTERVALOID, PG_GETARG_DATUM(10)),
+			ppl_sql_arg_bool(isolate),
+			ppl_sql_arg_int(segment),
 			ppl_change_settings(fcinfo, 11),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_STAGES
 						   " (pipeline_id, position, name, kind, handler, query,"
-						   " isolate, workers, on_error, max_attempts, timeout, settings)"
+						   " isolate, segment, workers, on_error, max_attempts, timeout,"
+						   " settings)"
 						   " SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4,"
-						   " $5, false, 1, $6, $7, $8, nullif($9, '{}')"
+						   " $5, $9, $10, 1, $6, $7, $8, nullif($11, '{}')"
 						   " FROM " PPL_STAGES " WHERE pipeline_id = $1"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING stage_id",
@@ -277,8 +285,6 @@ check_stage_options(FunctionCallInfo fcinfo)
 				 errmsg("a stage needs a handler or a query"),
 				 errdetail(PG_ARGISNULL(3) ? "Neither is given." : "Both are given."),
 				 errhint("Give handler => 'function(row type)' or query => 'SELECT ... FROM event'.")));
-	if (ppl_args_bool(fcinfo, 5, "isolate"))
-		ppl_change_refuse_yet("isolate", "true", "false");
 	ppl_change_check_positive("workers", workers);
 	if (workers > 1)
 		ppl_change_refuse_yet("workers", psprintf("%d", workers), "1");
@@ -306,12 +312,11 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 	char	   *name = ppl_args_text_or_null(fcinfo, 2);
 	char	   *transform;
 	char	   *mode;
+	bool		isolate = ppl_args_bool(fcinfo, 6, "isolate");
 	PplPipeline *pipeline;
 	PplSqlResult *rows;
 
 	PreventCommandIfReadOnly("pipeline.add_output");
-	if (ppl_args_bool(fcinfo, 6, "isolate"))
-		ppl_change_refuse_yet("isolate", "true", "false");
 	transform = ppl_change_handler(fcinfo, 3);
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
@@ -338,12 +343,15 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(target_name),
 			ppl_sql_arg_text(mode),
 			ppl_change_text_array(fcinfo, 5),
+			ppl_sql_arg_bool(isolate),
+			isolate ? ppl_sql_arg_int(ppl_segments_take_number(pipeline)) :
+			ppl_sql_arg_null(INT4OID),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_OUTPUTS
 						   " (pipeline_id, name, target, transform, mode,"
-						   " isolate, since, target_name, key)"
-						   " VALUES ($1, $2, $3, $4, $7, false, $5, $6, $8)"
+						   " isolate, since, target_name, key, segment)"
+						   " VALUES ($1, $2, $3, $4, $7, $9, $5, $6, $8, $10)"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING output_id",
 						   lengthof(args), args);
@@ -407,6 +415,7 @@ pipeline_drop_stage(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("pipeline.drop_stage");
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
+	ppl_segments_join(pipeline, name);
 	{
 		PplSqlArg	args[] = {
 			ppl_sql_arg_int(pipeline->pipeline_id),
@@ -514,6 +523,7 @@ pipeline_drop_pipeline(PG_FUNCTION_ARGS)
 						   " WHERE pipeline_id = $1",
 						   lengthof(args), args);
 	}
+	ppl_logs_drop(pipeline, true);
 	ppl_access_audit(pipeline, "drop_pipeline", NULL);
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
 	ppl_access_tell(pipeline, PPL_CONTROL_DROP);

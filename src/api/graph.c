@@ -100,6 +100,11 @@ pipeline_graph(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(graph.nodes.data, graph.nodes.len));
 }
 
+/* One that is not isolated is in the segment of the last stage. */
+#define OUTPUT_SEGMENT \
+	"coalesce(o.segment, (SELECT s.segment FROM " PPL_STAGES " s" \
+	" WHERE s.pipeline_id = o.pipeline_id ORDER BY s.position DESC LIMIT 1), 1)"
+
 /*
  * What pipelines are made of, of one or all.  A segment has the state of its worst
  * worker, as a pipeline in pipeline.status.
@@ -114,8 +119,10 @@ load_parts(Graph * graph, PplSqlArg pipeline_id)
 					" CASE WHEN bool_and(w.caught_up) THEN '0'"
 					"  ELSE floor(extract(epoch FROM clock_timestamp() - min(w.last_event_at)))::text END"
 					" FROM (SELECT pipeline_id, segment FROM " PPL_STAGES
-					"  UNION SELECT pipeline_id, segment FROM " PPL_OUTPUTS
-					"  UNION SELECT pipeline_id, 1 FROM " PPL_PIPELINES ") g"
+					"  UNION SELECT pipeline_id, " OUTPUT_SEGMENT " FROM " PPL_OUTPUTS " o"
+					"  UNION SELECT pipeline_id, 1 FROM " PPL_PIPELINES
+					"  WHERE pipeline_id NOT IN (SELECT pipeline_id FROM " PPL_STAGES
+					"   UNION ALL SELECT pipeline_id FROM " PPL_OUTPUTS ")) g"
 					" LEFT JOIN " PPL_PRIVATE_SCHEMA ".worker_states w"
 					"  ON w.pipeline_id = g.pipeline_id AND w.segment = g.segment"
 					" WHERE g.pipeline_id = coalesce($1, g.pipeline_id)"
@@ -127,8 +134,9 @@ load_parts(Graph * graph, PplSqlArg pipeline_id)
 					" ORDER BY pipeline_id, position",
 					1, &pipeline_id);
 	graph->outputs =
-		ppl_sql_run("SELECT pipeline_id, segment, name, mode, target::oid, target::text"
-					" FROM " PPL_OUTPUTS " WHERE pipeline_id = coalesce($1, pipeline_id)"
+		ppl_sql_run("SELECT pipeline_id, " OUTPUT_SEGMENT ", name, mode, target::oid,"
+					" target::text"
+					" FROM " PPL_OUTPUTS " o WHERE pipeline_id = coalesce($1, pipeline_id)"
 					" ORDER BY pipeline_id, output_id",
 					1, &pipeline_id);
 }

@@ -9,19 +9,14 @@
 #include "postgres.h"
 #include "base/compat.h"
 
-#include "fmgr.h"
-#include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/inval.h"
 
 #include "api/access.h"
-#include "api/args.h"
+#include "api/segments.h"
 #include "api/workers.h"
 #include "base/control.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
-
-PPL_FUNCTION(pipeline_repartition);
 
 /*
  * So many workers from now on; no change if there are as many already.  *pipeline is
@@ -37,6 +32,7 @@ ppl_repartition(PplPipeline *pipeline, int workers)
 		ppl_sql_arg_int(workers),
 	};
 	PplControl	control = {0};
+	ListCell   *lc;
 	char	   *before = psprintf("%d", how->workers);
 
 	if (workers < 1)
@@ -59,29 +55,22 @@ ppl_repartition(PplPipeline *pipeline, int workers)
 	if (!pipeline->born)
 		return;
 
-	ppl_workers_take_places(pipeline);
+	*pipeline = *ppl_access_reload(pipeline);
+	ppl_segments_take_places(pipeline, ppl_definition_shares(pipeline));
 	control.action = PPL_CONTROL_CHANGE;
 	control.pipeline_id = pipeline->pipeline_id;
-	control.segment = 1;
 	control.version = pipeline->version;
 	control.source = pipeline->source;
 	control.owner = pipeline->owner;
 	control.operations = pipeline->operations;
 	control.workers = workers;
-	ppl_control_emit(&control);
-}
+	foreach(lc, ppl_definition_segments(pipeline))
+	{
+		const PplPipeline *segment = lfirst(lc);
 
-/*
- * _pipeline.repartition(name text, workers int)
- */
-Datum
-pipeline_repartition(PG_FUNCTION_ARGS)
-{
-	char	   *name = ppl_args_text(fcinfo, 0, "name");
-	int			workers = ppl_args_int(fcinfo, 1, "workers");
-
-	PreventCommandIfReadOnly("pipeline.alter_pipeline");
-	ppl_repartition(ppl_access_open(name, PPL_RIGHT_ALTER, AccessExclusiveLock),
-					workers);
-	PG_RETURN_VOID();
+		if (segment->upstream != 0)
+			continue;
+		control.segment = segment->segment;
+		ppl_control_emit(&control);
+	}
 }

@@ -52,6 +52,16 @@ source_key(const PplPipeline *pipeline, const PplOutput *output)
 	return ppl_key_words(key);
 }
 
+/* Does an output take what a segment hands over? */
+static bool
+is_behind(const PplPipeline *pipeline, const PplOutput *output)
+{
+	int			segment = output->segment != 0 ? output->segment :
+	ppl_definition_last_segment(pipeline);
+
+	return ppl_definition_segment(pipeline, segment)->upstream != 0;
+}
+
 /* What is kept of an output is kept by these words. */
 static void
 store_keeps(const PplOutput *output, bool keeps, List *words)
@@ -91,7 +101,7 @@ ppl_upserts_settle(const PplPipeline *pipeline)
 		if (!output->upsert)
 			continue;
 		words = source_key(pipeline, output);
-		keeps = !ppl_target_derives(pipeline, output);
+		keeps = is_behind(pipeline, output) || !ppl_target_derives(pipeline, output);
 		if (!pipeline->born || output->since == pipeline->version)
 			store_keeps(output, keeps, words);
 		else if (keeps && !output->keeps)

@@ -34,13 +34,16 @@ PPL_FUNCTION(pipeline_wait_for);
 typedef struct Workers
 {
 	PplDatabase *db;
-	int32		pipeline_id;
+	PplPlace	place;			/* any of the segment */
 	uint64		births;			/* of consumers, when these were looked up */
 	List	   *consumers;		/* PplConsumer * */
 } Workers;
 
 static TimestampTz wait_until(FunctionCallInfo fcinfo, int argno);
-static bool wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
+static bool wait_processed(PplDatabase *db, const PplPipeline *pipeline,
+						   XLogRecPtr lsn, TimestampTz until);
+static XLogRecPtr handed_over(int32 pipeline_id, int32 segment);
+static bool wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 						   TimestampTz until);
 static bool is_processed(Workers *workers, XLogRecPtr lsn);
 static void find_workers(Workers *workers);
@@ -83,7 +86,7 @@ pipeline_wait_for(PG_FUNCTION_ARGS)
 
 	/* Whatever is visible to somebody by now has its commit before this. */
 	lsn = PG_ARGISNULL(1) ? GetXLogInsertRecPtr() : PG_GETARG_LSN(1);
-	PG_RETURN_BOOL(wait_processed(db, pipeline->pipeline_id,
+	PG_RETURN_BOOL(wait_processed(db, pipeline,
 								  ppl_wake_record_end(lsn), until));
 }
 
@@ -98,13 +101,67 @@ wait_until(FunctionCallInfo fcinfo, int argno)
 												   IntervalPGetDatum(PG_GETARG_INTERVAL_P(argno))));
 }
 
+/*
+ * Wait for the workers, in the order of segments: those that read the source up to
+ * lsn, each further one up to the end of what the one before has committed by then.
+ */
 static bool
-wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
+wait_processed(PplDatabase *db, const PplPipeline *pipeline, XLogRecPtr lsn,
+			   TimestampTz until)
+{
+	List	   *shares = ppl_definition_shares(pipeline);
+	ListCell   *lc;
+
+	foreach(lc, shares)
+	{
+		const PplShare *share = lfirst(lc);
+		XLogRecPtr	upto = share->upstream == 0 ? lsn :
+		handed_over(pipeline->pipeline_id, share->upstream);
+
+		if (share->place.partition == 1 &&
+			!wait_for_place(db, share->place, upto, until))
+			return false;
+	}
+	return shares != NIL;
+}
+
+/*
+ * Where the last commit of a segment ends.  Nobody knows if its workers did
+ * nothing since the server was started, or if one has just ended: then anywhere up
+ * to now.
+ */
+static XLogRecPtr
+handed_over(int32 pipeline_id, int32 segment)
+{
+	XLogRecPtr	result = InvalidXLogRecPtr;
+	bool		known = true;
+
+	LWLockAcquire(ppl_shared->lock, LW_SHARED);
+	for (int i = 0; i < ppl_shared->nused; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+		XLogRecPtr	end;
+
+		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
+			consumer->place.pipeline_id != pipeline_id ||
+			consumer->place.segment != segment)
+			continue;
+		end = pg_atomic_read_u64(&consumer->commit_end);
+		known &= end != InvalidXLogRecPtr;
+		result = Max(result, end);
+	}
+	LWLockRelease(ppl_shared->lock);
+	return known && result != InvalidXLogRecPtr ? result :
+		ppl_wake_record_end(GetXLogInsertRecPtr());
+}
+
+static bool
+wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 			   TimestampTz until)
 {
 	bool		done;
 	bool		woken = false;
-	Workers		workers = {.db = db, .pipeline_id = pipeline_id};
+	Workers		workers = {.db = db, .place = place};
 
 	ConditionVariablePrepareToSleep(&db->changed);
 	for (;;)
@@ -135,7 +192,7 @@ wait_processed(PplDatabase *db, int32 pipeline_id, XLogRecPtr lsn,
 }
 
 /*
- * Has every worker of a pipeline done all commits up to lsn?  First what is
+ * Has every worker of a segment done all commits up to lsn?  First what is
  * decoded, then what is done: a worker counts as having done it all when
  * nothing of what was decoded is left for it.  A new capture takes decoded_lsn
  * back before it moves the workers to its new spool, so that is read again.
@@ -160,7 +217,8 @@ is_processed(Workers *workers, XLogRecPtr lsn)
 
 		if (consumer->dboid != MyDatabaseId || consumer->dropped ||
 			consumer->retired ||
-			consumer->place.pipeline_id != workers->pipeline_id ||
+			consumer->place.pipeline_id != workers->place.pipeline_id ||
+			consumer->place.segment != workers->place.segment ||
 			TransactionIdIsValid(consumer->reserved_by))
 			continue;
 		found = true;
@@ -176,7 +234,7 @@ is_processed(Workers *workers, XLogRecPtr lsn)
 }
 
 /*
- * The places of the pipeline, also those that are only reserved: they may be taken
+ * The places of the segment, also those that are only reserved: they may be taken
  * without a birth of a consumer.
  */
 static void
@@ -191,7 +249,8 @@ find_workers(Workers *workers)
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 
 		if (consumer->dboid == MyDatabaseId &&
-			consumer->place.pipeline_id == workers->pipeline_id)
+			consumer->place.pipeline_id == workers->place.pipeline_id &&
+			consumer->place.segment == workers->place.segment)
 			workers->consumers = lappend(workers->consumers, consumer);
 	}
 }

@@ -37,6 +37,7 @@ PPL_FUNCTION(pipeline_partition_number);
 PPL_FUNCTION(pipeline_partition_of);
 
 static void check_outputs(const PplPipeline *pipeline);
+static void refuse_behind(const PplPipeline *pipeline, const PplOutput *output) pg_attribute_noreturn();
 static void check_output_key(const PplPipeline *pipeline,
 							 const PplOutput *output);
 static List *choose_columns(const PplPipeline *pipeline);
@@ -80,7 +81,7 @@ ppl_workers_declare(const PplPipeline *pipeline)
 void
 ppl_workers_check(const PplPipeline *pipeline)
 {
-	const		PplPartitioning *how = &pipeline->partitioning;
+	const PplPartitioning *how = &pipeline->partitioning;
 
 	if (how->workers == 1)
 		return;
@@ -217,13 +218,36 @@ check_outputs(const PplPipeline *pipeline)
 {
 	ListCell   *lc;
 
-	foreach(lc, pipeline->outputs)
+	foreach(lc, ppl_definition_segments(pipeline))
 	{
-		const PplOutput *output = lfirst(lc);
+		const PplPipeline *segment = lfirst(lc);
+		ListCell   *lc2;
 
-		if (output->upsert)
-			check_output_key(pipeline, output);
+		foreach(lc2, segment->outputs)
+		{
+			const PplOutput *output = lfirst(lc2);
+
+			if (output->upsert && segment->upstream != 0)
+				refuse_behind(pipeline, output);
+			else if (output->upsert)
+				check_output_key(pipeline, output);
+		}
 	}
+}
+
+/*
+ * What several workers hand over comes in the order of each key, and no other: a
+ * source row that went from one to another may come in the wrong one.
+ */
+static void
+refuse_behind(const PplPipeline *pipeline, const PplOutput *output)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("an output of mode upsert behind a segment with several workers is not supported yet"),
+			 errdetail("Output \"%s\" is in a segment behind the first one, and workers is %d.",
+					   output->name, pipeline->partitioning.workers),
+			 errhint("Use mode => 'append', workers => 1, or stages without isolate.")));
 }
 
 /* The names of a key, for a message. */
@@ -246,7 +270,7 @@ key_names(const PplKey *key)
 static void
 check_output_key(const PplPipeline *pipeline, const PplOutput *output)
 {
-	const		PplPartitioning *how = &pipeline->partitioning;
+	const PplPartitioning *how = &pipeline->partitioning;
 	PplKey	   *key = key_of(output);
 
 	if (key == NULL)
@@ -285,35 +309,6 @@ check_output_key(const PplPipeline *pipeline, const PplOutput *output)
 					 errdetail("It is %s, and in the source %s: they are hashed in different ways.",
 							   format_type_be(column->type), format_type_be(type)),
 					 errhint("Give both columns the same type.")));
-	}
-}
-
-/*
- * Take places in shared memory for the workers of a pipeline.  Capture fills them
- * when it reads the messages of this transaction, too late to refuse.  Error 53400
- * if there are too few.
- */
-void
-ppl_workers_take_places(const PplPipeline *pipeline)
-{
-	List	   *shares = ppl_definition_shares(pipeline);
-	ListCell   *lc;
-
-	foreach(lc, shares)
-	{
-		const PplShare *share = lfirst(lc);
-
-		if (ppl_consumer_reserve(share->place, GetCurrentTransactionId()))
-			continue;
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many started pipelines"),
-				 errdetail_plural("pipeline.max_segments is %d, and too few are free; pipeline \"%s\" needs %d.",
-								  "pipeline.max_segments is %d, and too few are free; pipeline \"%s\" needs %d.",
-								  list_length(shares), ppl_shared->nconsumers,
-								  pipeline->name, list_length(shares)),
-				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
-						 Max(ppl_shared->nconsumers * 2, list_length(shares)))));
 	}
 }
 

@@ -10,7 +10,6 @@
 extern List *ppl_workers_declare(const PplPipeline *pipeline);
 extern void ppl_workers_check(const PplPipeline *pipeline);
 extern void ppl_workers_settle(PplPipeline *pipeline);
-extern void ppl_workers_take_places(const PplPipeline *pipeline);
 extern void ppl_repartition(PplPipeline *pipeline, int workers);
 
 #endif							/* PPL_WORKERS_H */

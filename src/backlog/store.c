@@ -313,6 +313,22 @@ ppl_backlog_places(void)
 }
 
 /*
+ * Is a place among them?
+ */
+bool
+ppl_backlog_has_place(const List *places, PplPlace place)
+{
+	ListCell   *lc;
+
+	foreach(lc, places)
+	{
+		if (ppl_place_equal(*(PplPlace *) lfirst(lc), place))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Was it for its backlog that a pipeline was lost?
  */
 bool

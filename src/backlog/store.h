@@ -32,6 +32,7 @@ extern void ppl_backlog_join(PplPlace place, XLogRecPtr slot_lsn,
 extern void ppl_backlog_forget(PplPlace place);
 extern void ppl_backlog_clear(int pipeline_id);
 extern List *ppl_backlog_places(void);
+extern bool ppl_backlog_has_place(const List *places, PplPlace place);
 extern bool ppl_backlog_was_full(int pipeline_id);
 extern char *ppl_backlog_lose(int pipeline_id, int64 bytes);
 

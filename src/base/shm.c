@@ -165,6 +165,7 @@ consumer_reset(PplConsumer *consumer)
 	pg_atomic_init_u64(&consumer->moves, 0);
 	pg_atomic_init_u64(&consumer->moves_done, 0);
 	pg_atomic_init_u32(&consumer->move_wanted, 0);
+	pg_atomic_init_u64(&consumer->events_pos, 0);
 	pg_atomic_init_u64(&consumer->pending_pos, 0);
 	pg_atomic_init_u32(&consumer->letters_xid, InvalidTransactionId);
 	pg_atomic_init_u32(&consumer->stops, 0);

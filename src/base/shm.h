@@ -126,7 +126,7 @@ typedef struct PplTurn
 	TimestampTz letters_oldest;
 	int			logged_sqlstate;	/* of the last error in the log */
 	int64		logged_at;		/* likewise, by ppl_clock_ms() */
-} PplTurn;
+}			PplTurn;
 
 /* One per (pipeline, segment, partition); made and removed by capture. */
 typedef struct PplConsumer
@@ -144,8 +144,7 @@ typedef struct PplConsumer
 	bool		retired;		/* the segment has fewer workers now: capture
 								 * drops it, unless it is wanted again */
 	bool		barrier;		/* waits for the others at a change of their
-								 * number; with no process until that is
-								 * over */
+								 * number; with no process until that is over */
 	PplWorkerState state;
 	TimestampTz since;			/* when state changed */
 	PplProcess	process;
@@ -168,6 +167,8 @@ typedef struct PplConsumer
 	pg_atomic_uint64 moves;		/* counts steps of the mover */
 	pg_atomic_uint64 moves_done;	/* so many when the worker found it empty */
 	pg_atomic_uint32 move_wanted;	/* set by capture */
+	pg_atomic_uint64 events_pos;	/* end of the last event meant for it;
+									 * published before pending_pos */
 	pg_atomic_uint64 pending_pos;	/* end of the last record meant for it */
 	pg_atomic_uint32 letters_xid;	/* transaction that was the last to
 									 * redrive or discard; written by capture */

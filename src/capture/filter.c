@@ -18,7 +18,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
-#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -30,20 +29,9 @@
 #include "base/guc.h"
 #include "base/shm.h"
 #include "capture/filter.h"
+#include "capture/partitions.h"
 #include "capture/route.h"
 #include "catalog/definition.h"
-
-/* A consumer as capture sees it. */
-typedef struct FilterConsumer
-{
-	PplConsumer *shared;
-	Oid			source;
-	uint16		operations;
-	int			version;		/* of the definition that it has reached, as
-								 * far as is known: no further */
-	PplSpoolPos control_pos;	/* end of its last control record, until that
-								 * is published; else 0 */
-} FilterConsumer;
 
 /* State of the filter. */
 static struct
@@ -68,11 +56,7 @@ static FilterConsumer *want(const PplShare *share, Oid owner, bool backlog);
 static FilterConsumer *load_share(const PplPipeline *pipeline,
 								  const PplShare *share, bool backlog,
 								  XLogRecPtr confirmed, PplSpoolPos start);
-static bool has_place(const List *places, PplPlace place);
-static List *remaining_shares(List *shares, const List *positions);
-static int	version_of(const List *positions, PplPlace place);
 static bool is_new(TransactionId xid);
-static void retire_beyond(const PplControl *control, TransactionId xid);
 static void join_partitions(const PplControl *control, XLogRecPtr commit_lsn,
 							PplSpoolPos begin);
 static void drop_retired(void);
@@ -157,14 +141,15 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 		PplPipeline *pipeline = lfirst(lc);
 		ListCell   *lc2;
 
-		foreach(lc2, remaining_shares(ppl_definition_shares(pipeline), positions))
+		foreach(lc2, ppl_definition_remaining(ppl_definition_shares(pipeline),
+											  positions))
 		{
 			PplShare   *share = lfirst(lc2);
 			FilterConsumer *consumer = load_share(pipeline, share,
-												  has_place(backlogs, share->place),
+												  ppl_backlog_has_place(backlogs, share->place),
 												  confirmed, start);
 
-			consumer->version = version_of(positions, share->place);
+			consumer->version = ppl_definition_reached(positions, share->place);
 		}
 	}
 	PopActiveSnapshot();
@@ -204,73 +189,6 @@ load_share(const PplPipeline *pipeline, const PplShare *share, bool backlog,
 	if (pipeline->slot_lsn != self.db->slot_lsn)
 		set_lost(shared, pipeline->name);
 	return consumer;
-}
-
-/*
- * The shares of a definition, and of those segments the places that are not among
- * them any more, but have not reached the change that says so.
- */
-static List *
-remaining_shares(List *shares, const List *positions)
-{
-	List	   *result = list_copy(shares);
-	ListCell   *lc;
-
-	foreach(lc, positions)
-	{
-		const PplPlaceVersion *position = lfirst(lc);
-		const PplShare *sibling = NULL;
-		bool		known = false;
-		ListCell   *lc2;
-
-		foreach(lc2, shares)
-		{
-			const PplShare *share = lfirst(lc2);
-
-			known |= ppl_place_equal(share->place, position->place);
-			if (share->place.pipeline_id == position->place.pipeline_id &&
-				share->place.segment == position->place.segment)
-				sibling = share;
-		}
-		if (sibling != NULL && !known)
-		{
-			PplShare   *share = palloc(sizeof(*share));
-
-			*share = *sibling;
-			share->place = position->place;
-			result = lappend(result, share);
-		}
-	}
-	return result;
-}
-
-/* Which version has a place reached?  0 if it has not begun. */
-static int
-version_of(const List *positions, PplPlace place)
-{
-	ListCell   *lc;
-
-	foreach(lc, positions)
-	{
-		const PplPlaceVersion *position = lfirst(lc);
-
-		if (ppl_place_equal(position->place, place))
-			return position->version;
-	}
-	return 0;
-}
-
-static bool
-has_place(const List *places, PplPlace place)
-{
-	ListCell   *lc;
-
-	foreach(lc, places)
-	{
-		if (ppl_place_equal(*(PplPlace *) lfirst(lc), place))
-			return true;
-	}
-	return false;
 }
 
 /* Remember which transactions a snapshot shows, beyond its life. */
@@ -419,8 +337,8 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 
 	if (control->action == PPL_CONTROL_CHANGE && control->workers != 0)
 		join_partitions(control, commit_lsn, begin);
-	if (control->action == PPL_CONTROL_BIRTH)
-		retire_beyond(control, xid);
+	if (control->action == PPL_CONTROL_BIRTH && is_new(xid))
+		ppl_partitions_retire(self.consumers, control, self.db);
 	foreach(lc, self.consumers)
 	{
 		FilterConsumer *consumer = lfirst(lc);
@@ -456,87 +374,30 @@ is_new(TransactionId xid)
 	return XidInMVCCSnapshot(xid, &self.loaded);
 }
 
-/*
- * A pipeline begins anew with fewer workers than it had: the others have nothing to
- * do any more.
- */
-static void
-retire_beyond(const PplControl *control, TransactionId xid)
-{
-	ListCell   *lc;
-
-	if (control->workers == 0 || !is_new(xid))
-		return;
-	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	foreach(lc, self.consumers)
-	{
-		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
-
-		if (shared->place.pipeline_id != control->pipeline_id ||
-			shared->place.segment != control->segment ||
-			shared->place.partition <= control->workers)
-			continue;
-		shared->retired = true;
-		pg_atomic_write_u32(&self.db->retired, 1);
-		ppl_wake(&shared->process.procno);
-	}
-	LWLockRelease(ppl_shared->lock);
-}
-
-/*
- * From here on a segment has so many workers.  New ones begin here; one that was
- * there before, and has not come to the change that took it out, is there still.
- * After a restart there may be changes that all workers are beyond: what came of
- * them was read from the tables.
- */
+/* Partitions that a segment has from here on begin here. */
 static void
 join_partitions(const PplControl *control, XLogRecPtr commit_lsn,
 				PplSpoolPos begin)
 {
-	FilterConsumer *sibling = NULL;
-	bool		due = false;
+	PplJoining	joining;
 	ListCell   *lc;
 
-	foreach(lc, self.consumers)
+	ppl_partitions_join(self.consumers, control, &joining);
+	foreach(lc, joining.shares)
 	{
-		FilterConsumer *consumer = lfirst(lc);
+		FilterConsumer *consumer = want(lfirst(lc), control->owner, false);
+		PplConsumer *shared = consumer->shared;
 
-		if (consumer->shared->place.pipeline_id != control->pipeline_id ||
-			consumer->shared->place.segment != control->segment)
-			continue;
-		if (sibling == NULL || sibling->shared->retired)
-			sibling = consumer;
-		due |= consumer->version < control->version;
-	}
-	for (int i = 1; due && i <= control->workers; i++)
-	{
-		PplShare	share = {
-			.place = {control->pipeline_id, control->segment, i},
-			.source = sibling->source,
-			.operations = sibling->operations,
-		};
-		FilterConsumer *consumer = NULL;
-		bool		running = sibling->shared->running;
-		bool		lost = sibling->shared->lost;
-
-		foreach(lc, self.consumers)
-		{
-			if (ppl_place_equal(((FilterConsumer *) lfirst(lc))->shared->place, share.place))
-				consumer = lfirst(lc);
-		}
-		if (consumer != NULL && !consumer->shared->retired)
-			continue;
-		consumer = want(&share, control->owner, false);
 		consumer->version = control->version;
-		pg_atomic_write_u64(&consumer->shared->confirm_lsn, commit_lsn);
-		ppl_atomic_max(&consumer->shared->read_pos, begin);
+		pg_atomic_write_u64(&shared->confirm_lsn, commit_lsn);
+		ppl_atomic_max(&shared->read_pos, begin);
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		consumer->shared->running = running;
-		consumer->shared->lost = lost;
-		ppl_consumer_set_state(consumer->shared, lost ? PPL_WORKER_LOST : PPL_WORKER_IDLE);
+		shared->running = joining.running;
+		shared->lost = joining.lost;
+		ppl_consumer_set_state(shared, joining.lost ? PPL_WORKER_LOST : PPL_WORKER_IDLE);
 		LWLockRelease(ppl_shared->lock);
 	}
-	if (due)
+	if (joining.shares != NIL)
 		count_operations();
 }
 
@@ -547,35 +408,9 @@ join_partitions(const PplControl *control, XLogRecPtr commit_lsn,
 static void
 drop_retired(void)
 {
-	List	   *gone = NIL;
+	List	   *gone = ppl_partitions_gone(self.consumers, self.db);
 	ListCell   *lc;
 
-	if (pg_atomic_exchange_u32(&self.db->retired, 0) == 0)
-		return;
-	foreach(lc, self.consumers)
-	{
-		FilterConsumer *consumer = lfirst(lc);
-		PplConsumer *shared = consumer->shared;
-		TransactionId xid = shared->reserved_by;
-
-		if (!shared->retired)
-			continue;
-		/* until it is dropped, or wanted again */
-		pg_atomic_write_u32(&self.db->retired, 1);
-		if (TransactionIdIsValid(xid) &&
-			(TransactionIdIsInProgress(xid) || TransactionIdDidCommit(xid)))
-			continue;
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		if (shared->retired && shared->process.pid == 0 &&
-			!shared->process.ordered && shared->reserved_by == xid)
-		{
-			shared->reserved_by = InvalidTransactionId;
-			shared->running = false;
-			shared->dropped = true;
-			gone = lappend(gone, consumer);
-		}
-		LWLockRelease(ppl_shared->lock);
-	}
 	foreach(lc, gone)
 	{
 		FilterConsumer *consumer = lfirst(lc);
@@ -791,7 +626,11 @@ ppl_filter_publish(bool within)
 		if (within)
 			source->unfinished = self.unfinished = true;
 		foreach(lc, source->consumers)
+		{
+			ppl_atomic_max(&((FilterConsumer *) lfirst(lc))->shared->events_pos,
+						   source->last_pos);
 			tell(lfirst(lc), source->last_pos);
+		}
 	}
 	self.touched = NULL;
 	foreach(lc, self.controlled)

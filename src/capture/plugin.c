@@ -317,12 +317,13 @@ message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
 }
 
 /*
- * Rows of a stream, each of which counts, wanted or not.  The stream is there as it
- * was then, even if it is dropped by now.
+ * Rows of a stream, or what a segment hands over.  Each counts, wanted or not.  The
+ * relation is there as it was then, even if it is dropped by now.
  */
 static void
 rows(PplRowsReader *reader)
 {
+	bool		handed = (reader->header.flags & PPL_ROWS_ORIGINS) != 0;
 	MemoryContext oldcontext;
 	Relation	relation = NULL;
 	PplOrigin  *origin = NULL;
@@ -336,14 +337,20 @@ rows(PplRowsReader *reader)
 	while (origin != NULL && reader->left > 0)
 	{
 		HeapTuple	tuple = ppl_rows_next(reader);
+		PplSpoolChange record = {.kind = PPL_REC_INSERT};
 
 		self.seq++;
+		if (handed)
+		{
+			record.kind = reader->origin.operation;
+			record.origin = &reader->origin;
+		}
 		foreach(lc, origin->routes)
 		{
 			PplRoute   *route = lfirst(lc);
-			PplSpoolChange record = {.kind = PPL_REC_INSERT};
 
-			if ((route->source->operations & PPL_OP_INSERT) == 0)
+			if ((route->source->operations &
+				 ppl_record_operation(record.kind)) == 0)
 				continue;
 			record.new_tuple = ppl_row_convert(tuple, relation, route);
 			append(route, &record);

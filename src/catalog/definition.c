@@ -37,7 +37,7 @@
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
 	" version, slot_lsn, consistency, workers, partition_since, partition_by," \
-	" partition_key, partition_chosen, settings"
+	" partition_key, partition_chosen, settings, next_segment"
 
 /* The extension, as last looked up. */
 static struct
@@ -54,9 +54,12 @@ static void read_partitioning(const PplSqlResult *rows, int64 row,
 							  PplPartitioning * partitioning);
 static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
-static List *load_stages(int pipeline_id);
+static void load_parts(List *pipelines);
+static PplPipeline *find_pipeline(List *pipelines, int pipeline_id);
+static void load_stages(List *pipelines, const PplSqlArg *ids);
 static PplOnError read_on_error(const char *word);
-static List *load_outputs(int pipeline_id);
+static void load_outputs(List *pipelines, const PplSqlArg *ids);
+static char *last_stage_name(const PplPipeline *pipeline);
 static Oid	extension_oid(void);
 
 /* See definition.h. */
@@ -109,6 +112,7 @@ ppl_definition_load_born(void)
 
 	for (int64 row = 0; row < rows->nrows; row++)
 		pipelines = lappend(pipelines, read_pipeline(rows, row));
+	load_parts(pipelines);
 	return pipelines;
 }
 
@@ -139,20 +143,198 @@ List *
 ppl_definition_shares(const PplPipeline *pipeline)
 {
 	List	   *shares = NIL;
+	ListCell   *lc;
 
-	for (int i = 1; i <= pipeline->partitioning.workers; i++)
+	foreach(lc, ppl_definition_segments(pipeline))
 	{
-		PplShare   *share = palloc0(sizeof(*share));
+		PplPipeline *segment = lfirst(lc);
 
-		share->place.pipeline_id = pipeline->pipeline_id;
-		share->place.segment = 1;
-		share->place.partition = i;
-		share->source = pipeline->source;
-		share->operations = pipeline->operations;
-		share->workers = pipeline->partitioning.workers;
-		shares = lappend(shares, share);
+		for (int i = 1; i <= segment->partitioning.workers; i++)
+		{
+			PplShare   *share = palloc0(sizeof(*share));
+
+			share->place.pipeline_id = pipeline->pipeline_id;
+			share->place.segment = segment->segment;
+			share->place.partition = i;
+			share->upstream = segment->upstream;
+			share->source = segment->source;
+			share->operations = segment->operations;
+			share->workers = segment->partitioning.workers;
+			shares = lappend(shares, share);
+		}
 	}
 	return shares;
+}
+
+/* See definition.h. */
+List *
+ppl_definition_remaining(const List *shares, const List *positions)
+{
+	List	   *result = list_copy(shares);
+	ListCell   *lc;
+
+	foreach(lc, positions)
+	{
+		const PplPlaceVersion *position = lfirst(lc);
+		const PplShare *sibling = NULL;
+		bool		known = false;
+		ListCell   *lc2;
+
+		foreach(lc2, shares)
+		{
+			const PplShare *share = lfirst(lc2);
+
+			known |= ppl_place_equal(share->place, position->place);
+			if (share->place.pipeline_id == position->place.pipeline_id &&
+				share->place.segment == position->place.segment)
+				sibling = share;
+		}
+		if (sibling != NULL && !known)
+		{
+			PplShare   *share = palloc(sizeof(*share));
+
+			*share = *sibling;
+			share->place = position->place;
+			result = lappend(result, share);
+		}
+	}
+	return result;
+}
+
+/* See definition.h. */
+int
+ppl_definition_reached(const List *positions, PplPlace place)
+{
+	ListCell   *lc;
+
+	foreach(lc, positions)
+	{
+		const PplPlaceVersion *position = lfirst(lc);
+
+		if (ppl_place_equal(position->place, place))
+			return position->version;
+	}
+	return 0;
+}
+
+/* See definition.h. */
+int
+ppl_definition_last_segment(const PplPipeline *pipeline)
+{
+	return pipeline->stages == NIL ? 1 :
+		((PplStage *) llast(pipeline->stages))->segment;
+}
+
+/* See definition.h. */
+char *
+ppl_definition_log_name(int pipeline_id, int segment)
+{
+	return psprintf("log_%d_%d", pipeline_id, segment);
+}
+
+/* See definition.h. */
+Oid
+ppl_definition_log(int pipeline_id, int segment)
+{
+	return get_relname_relid(ppl_definition_log_name(pipeline_id, segment),
+							 get_namespace_oid(PPL_PRIVATE_SCHEMA, false));
+}
+
+static char *
+last_stage_name(const PplPipeline *pipeline)
+{
+	return ((PplStage *) llast(pipeline->stages))->name;
+}
+
+/* See definition.h. */
+PplPipeline *
+ppl_definition_segment(const PplPipeline *pipeline, int segment)
+{
+	PplPipeline *part = palloc(sizeof(*part));
+	int			last = ppl_definition_last_segment(pipeline);
+	bool		own = false;	/* of one output alone */
+	bool		read = false;	/* by others */
+	int			before = 0;
+	ListCell   *lc;
+
+	*part = *pipeline;
+	part->segment = segment;
+	part->stages = part->outputs = NIL;
+	part->hands_keys = part->unordered = false;
+	foreach(lc, pipeline->stages)
+	{
+		PplStage   *stage = lfirst(lc);
+
+		if (stage->segment == segment)
+			part->stages = lappend(part->stages, stage);
+		else if (part->stages == NIL)
+			before = stage->segment;
+		else
+			read = true;
+	}
+	foreach(lc, pipeline->outputs)
+	{
+		PplOutput  *output = lfirst(lc);
+
+		own |= output->segment == segment;
+		if (output->segment == segment ||
+			(output->segment == 0 && segment == last))
+			part->outputs = lappend(part->outputs, output);
+		else
+		{
+			read |= output->segment != 0 && segment == last;
+			part->hands_keys |= output->upsert;
+		}
+	}
+	if (part->stages == NIL && !own &&
+		(pipeline->stages != NIL || segment != 1 ||
+		 (part->outputs == NIL && pipeline->outputs != NIL)))
+		return NULL;
+
+	part->upstream = before;
+	part->hands_keys &= read && part->stages != NIL;
+	if (part->upstream != 0)
+	{
+		/* one worker, for whatever the one before shares out */
+		part->unordered = !pipeline->partitioning.ordered;
+		memset(&part->partitioning, 0, sizeof(part->partitioning));
+		part->partitioning.ordered = true;
+		part->partitioning.workers = 1;
+		part->source = ppl_definition_log(pipeline->pipeline_id, part->upstream);
+	}
+	if (part->stages != NIL && read)
+	{
+		part->hand = psprintf("(%s)", last_stage_name(part));
+		part->log = ppl_definition_log(pipeline->pipeline_id, segment);
+	}
+	return part;
+}
+
+/* See definition.h. */
+List *
+ppl_definition_segments(const PplPipeline *pipeline)
+{
+	List	   *numbers = list_make1_int(1);
+	List	   *segments = NIL;
+	ListCell   *lc;
+
+	foreach(lc, pipeline->stages)
+		numbers = list_append_unique_int(numbers,
+										 ((PplStage *) lfirst(lc))->segment);
+	foreach(lc, pipeline->outputs)
+	{
+		if (((PplOutput *) lfirst(lc))->segment != 0)
+			numbers = lappend_int(numbers, ((PplOutput *) lfirst(lc))->segment);
+	}
+	list_sort(numbers, list_int_cmp);
+	foreach(lc, numbers)
+	{
+		PplPipeline *segment = ppl_definition_segment(pipeline, lfirst_int(lc));
+
+		if (segment != NULL)
+			segments = lappend(segments, segment);
+	}
+	return segments;
 }
 
 /*
@@ -252,9 +434,48 @@ load_whole(const PplSqlResult *rows)
 	if (rows->nrows == 0)
 		return NULL;
 	pipeline = read_pipeline(rows, 0);
-	pipeline->stages = load_stages(pipeline->pipeline_id);
-	pipeline->outputs = load_outputs(pipeline->pipeline_id);
+	load_parts(list_make1(pipeline));
 	return pipeline;
+}
+
+/* The stages and outputs of pipelines, which are in the order of their numbers. */
+static void
+load_parts(List *pipelines)
+{
+	PplSqlArg  *ids = palloc((list_length(pipelines) + 1) * sizeof(PplSqlArg));
+	PplSqlArg	arg;
+	ListCell   *lc;
+
+	if (pipelines == NIL)
+		return;
+	foreach(lc, pipelines)
+		ids[foreach_current_index(lc)] =
+		ppl_sql_arg_int(((PplPipeline *) lfirst(lc))->pipeline_id);
+	arg = ppl_sql_arg_array(ids, list_length(pipelines));
+	load_stages(pipelines, &arg);
+	load_outputs(pipelines, &arg);
+}
+
+static PplPipeline *
+find_pipeline(List *pipelines, int pipeline_id)
+{
+	int			low = 0;
+	int			high = list_length(pipelines) - 1;
+
+	while (low <= high)
+	{
+		int			middle = (low + high) / 2;
+		PplPipeline *pipeline = list_nth(pipelines, middle);
+
+		if (pipeline->pipeline_id == pipeline_id)
+			return pipeline;
+		if (pipeline->pipeline_id < pipeline_id)
+			low = middle + 1;
+		else
+			high = middle - 1;
+	}
+	elog(ERROR, "pipeline %d was not asked for", pipeline_id);
+	pg_unreachable();
 }
 
 static PplPipeline *
@@ -266,6 +487,7 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	pipeline->name = ppl_sql_text(rows, row, 1);
 	pipeline->owner = ppl_sql_oid(rows, row, 2);
 	pipeline->source = ppl_sql_oid(rows, row, 3);
+	pipeline->origin = pipeline->source;
 	pipeline->operations = read_operations(ppl_sql_value(rows, row, 4));
 	pipeline->lineage = ppl_sql_bool(rows, row, 5);
 	pipeline->search_path = ppl_sql_text(rows, row, 6);
@@ -277,6 +499,7 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	pipeline->consistency = ppl_sql_text(rows, row, 11);
 	read_partitioning(rows, row, &pipeline->partitioning);
 	read_settings(rows, row, 17, &pipeline->settings);
+	pipeline->next_segment = ppl_sql_int(rows, row, 18);
 	return pipeline;
 }
 
@@ -340,24 +563,24 @@ read_operations(Datum array)
 	return operations;
 }
 
-static List *
-load_stages(int pipeline_id)
+static void
+load_stages(List *pipelines, const PplSqlArg *ids)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT stage_id, name, kind, handler, query,"
 									  " on_error, max_attempts, version,"
 									  " coalesce(ceil(extract(epoch FROM timeout) * 1000), 0)::int,"
+									  " segment, pipeline_id,"
 									  " (SELECT v.body_md5 FROM " PPL_STAGE_VERSIONS " v"
-									  "  WHERE v.pipeline_id = $1 AND v.stage_id = s.stage_id"
-									  "  AND v.until IS NULL), settings"
+									  "  WHERE v.pipeline_id = s.pipeline_id"
+									  "  AND v.stage_id = s.stage_id AND v.until IS NULL), settings"
 									  " FROM " PPL_STAGES " s"
-									  " WHERE pipeline_id = $1"
-									  " ORDER BY position",
-									  lengthof(args), args);
-	List	   *stages = NIL;
+									  " WHERE pipeline_id = ANY ($1)"
+									  " ORDER BY pipeline_id, position",
+									  1, ids);
 
 	for (int64 row = 0; row < rows->nrows; row++)
 	{
+		PplPipeline *pipeline = find_pipeline(pipelines, ppl_sql_int(rows, row, 10));
 		PplStage   *stage = palloc0(sizeof(*stage));
 
 		stage->stage_id = ppl_sql_int(rows, row, 0);
@@ -370,11 +593,11 @@ load_stages(int pipeline_id)
 		stage->max_attempts = ppl_sql_int(rows, row, 6);
 		stage->version = ppl_sql_int(rows, row, 7);
 		stage->timeout = ppl_sql_int(rows, row, 8);
-		stage->body_md5 = ppl_sql_text(rows, row, 9);
-		read_settings(rows, row, 10, &stage->settings);
-		stages = lappend(stages, stage);
+		stage->segment = ppl_sql_int(rows, row, 9);
+		stage->body_md5 = ppl_sql_text(rows, row, 11);
+		read_settings(rows, row, 12, &stage->settings);
+		pipeline->stages = lappend(pipeline->stages, stage);
 	}
-	return stages;
 }
 
 static PplOnError
@@ -387,21 +610,20 @@ read_on_error(const char *word)
 	return PPL_ON_ERROR_DEAD_LETTER;
 }
 
-static List *
-load_outputs(int pipeline_id)
+static void
+load_outputs(List *pipelines, const PplSqlArg *ids)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT output_id, name, target::oid,"
 									  " transform, since, target_name, mode = 'upsert', key,"
-									  " keeps, source_key"
+									  " keeps, source_key, coalesce(segment, 0), pipeline_id"
 									  " FROM " PPL_OUTPUTS
-									  " WHERE pipeline_id = $1"
-									  " ORDER BY output_id",
-									  lengthof(args), args);
-	List	   *outputs = NIL;
+									  " WHERE pipeline_id = ANY ($1)"
+									  " ORDER BY pipeline_id, output_id",
+									  1, ids);
 
 	for (int64 row = 0; row < rows->nrows; row++)
 	{
+		PplPipeline *pipeline = find_pipeline(pipelines, ppl_sql_int(rows, row, 11));
 		PplOutput  *output = palloc0(sizeof(*output));
 
 		output->output_id = ppl_sql_int(rows, row, 0);
@@ -416,7 +638,7 @@ load_outputs(int pipeline_id)
 		output->keeps = ppl_sql_bool(rows, row, 8);
 		if (!ppl_sql_isnull(rows, row, 9))
 			output->source_key = read_words(ppl_sql_value(rows, row, 9));
-		outputs = lappend(outputs, output);
+		output->segment = ppl_sql_int(rows, row, 10);
+		pipeline->outputs = lappend(pipeline->outputs, output);
 	}
-	return outputs;
 }

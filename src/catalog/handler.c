@@ -232,7 +232,7 @@ find_renamed(const PplPipeline *pipeline, const char *signature)
 	size_t		name_len = length_before(signature, "(");
 	const char *type = signature[name_len] ? signature + name_len + 1 : "";
 	size_t		type_len = length_before(type, ",)");
-	Oid			rowtype = get_rel_type_id(pipeline->source);
+	Oid			rowtype = get_rel_type_id(pipeline->origin);
 	FuncCandidateList candidates;
 	Oid			typid;
 	int32		typmod;

@@ -128,6 +128,14 @@ ppl_partition_make(const PplPipeline *pipeline)
 	return partitioner;
 }
 
+/* The name of a column, NULL if it was dropped. */
+static char *
+live_column(Oid relid, AttrNumber attnum)
+{
+	return OidIsValid(get_atttype(relid, attnum)) ?
+		get_attname(relid, attnum, true) : NULL;
+}
+
 /*
  * Are all columns what they were declared as?  Error 55000 with the way out.
  */
@@ -145,7 +153,7 @@ ppl_partition_require(const PplPipeline *pipeline,
 		if (OidIsValid(column->type))
 			continue;
 		type = strchr(list_nth(pipeline->partitioning.key, i), ' ') + 1;
-		name = get_attname(pipeline->source, column->attnum, true);
+		name = live_column(pipeline->source, column->attnum);
 		table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(pipeline->source)),
 										   get_rel_name(pipeline->source));
 		if (name == NULL)
@@ -177,7 +185,7 @@ require_old_of(const PplPipeline *pipeline, Relation rel, const Relation root)
 	for (int i = 0; i < list_length(pipeline->partitioning.key); i++)
 	{
 		AttrNumber	attnum = (AttrNumber) atoi(list_nth(pipeline->partitioning.key, i));
-		char	   *name = get_attname(RelationGetRelid(root), attnum, true);
+		char	   *name = live_column(RelationGetRelid(root), attnum);
 
 		if (name == NULL ||
 			bms_is_member(get_attnum(RelationGetRelid(rel), name) -

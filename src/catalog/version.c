@@ -235,7 +235,7 @@ ppl_version_notice(int pipeline_id)
 	ListCell   *lc;
 
 	(void) ppl_sql_run("SELECT FROM " PPL_PIPELINES
-					   " WHERE pipeline_id = $1 FOR UPDATE",
+					   " WHERE pipeline_id = $1 FOR NO KEY UPDATE",
 					   lengthof(args), args);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pipeline = ppl_definition_load(pipeline_id);

@@ -399,6 +399,11 @@ ask_for_processes(void)
 		ppl_shared->gone = 0;
 	wanted = Max(self.waiting - ppl_shared->leaving - ppl_shared->gone, 0);
 	pg_atomic_write_u32(&ppl_shared->waiting, wanted);
+
+	/* if it was not for them that processes ended, ask again */
+	if (self.waiting > 0 && ppl_shared->gone > 0)
+		self.timeout = self.timeout < 0 ? PPL_NO_WORKER_RETRY_MS + 1 :
+			Min(self.timeout, PPL_NO_WORKER_RETRY_MS + 1);
 	LWLockRelease(ppl_shared->lock);
 
 	pg_memory_barrier();

@@ -237,6 +237,8 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
 			ppl_buffer_flush();
+			if (ppl_rows_count(&self.top->message) > 0 || self.top->outer != NULL)
+				elog(ERROR, "rows of a stream were not written");
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:

@@ -26,6 +26,8 @@
 static void append(PplRowsMessage *message, uint16 infomask, uint16 infomask2,
 				   uint8 hoff, const char *bytes, Size len);
 static void refuse_large(Size len) pg_attribute_noreturn();
+static void read_origin(PplRowsReader *reader);
+static void damaged(void) pg_attribute_noreturn();
 
 /* See message.h. */
 void
@@ -77,6 +79,25 @@ ppl_rows_begin(PplRowsMessage *message, Oid relid, int32 pipeline_id,
 	header.secret = secret;
 	resetStringInfo(&message->data);
 	appendBinaryStringInfo(&message->data, (char *) &header, sizeof(header));
+}
+
+/* See message.h. */
+void
+ppl_rows_add_origin(PplRowsMessage *message, const PplOriginId *origin)
+{
+	((PplRowsHeader *) message->data.data)->flags |= PPL_ROWS_ORIGINS;
+	appendBinaryStringInfo(&message->data, (const char *) origin, sizeof(*origin));
+}
+
+/* See message.h. */
+void
+ppl_rows_add_nothing(PplRowsMessage *message)
+{
+	PplRowsRow	row;
+
+	memset(&row, 0, sizeof(row));
+	appendBinaryStringInfo(&message->data, (const char *) &row, SizeOfPplRowsRow);
+	((PplRowsHeader *) message->data.data)->nrows++;
 }
 
 /* See message.h. */
@@ -212,15 +233,21 @@ ppl_rows_next(PplRowsReader *reader)
 
 	if (reader->left == 0)
 		return NULL;
+	if ((reader->header.flags & PPL_ROWS_ORIGINS) != 0)
+		read_origin(reader);
 	if (reader->end - reader->next >= SizeOfPplRowsRow)
 		memcpy(&row, reader->next, SizeOfPplRowsRow);
 	if (reader->end - reader->next < SizeOfPplRowsRow ||
 		row.len > reader->end - reader->next - SizeOfPplRowsRow ||
-		row.hoff < SizeofHeapTupleHeader ||
-		row.hoff > row.len + SizeofHeapTupleHeader)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("message of rows is damaged")));
+		(row.hoff != 0 && (row.hoff < SizeofHeapTupleHeader ||
+						   row.hoff > row.len + SizeofHeapTupleHeader)))
+		damaged();
+	if (row.hoff == 0)
+	{
+		reader->next += SizeOfPplRowsRow;
+		reader->left--;
+		return NULL;
+	}
 
 	size = SizeofHeapTupleHeader + row.len;
 	tuple = palloc(HEAPTUPLESIZE + size);
@@ -238,4 +265,24 @@ ppl_rows_next(PplRowsReader *reader)
 	reader->next += SizeOfPplRowsRow + row.len;
 	reader->left--;
 	return tuple;
+}
+
+static void
+read_origin(PplRowsReader *reader)
+{
+	if (reader->end - reader->next < sizeof(reader->origin))
+		damaged();
+	memcpy(&reader->origin, reader->next, sizeof(reader->origin));
+	if (reader->origin.operation < PPL_REC_INSERT ||
+		reader->origin.operation > PPL_REC_TRUNCATE)
+		damaged();
+	reader->next += sizeof(reader->origin);
+}
+
+static void
+damaged(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("message of rows is damaged")));
 }

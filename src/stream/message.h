@@ -6,7 +6,7 @@
  * written:
  *
  *		PplRowsHeader
- *		PplRowsRow, bytes of the tuple		nrows times
+ *		[PplOriginId] PplRowsRow, bytes of the tuple	nrows times
  *
  * The bytes are those of a heap tuple behind its fixed header: null bitmap, padding,
  * data.  No value in them is external.
@@ -18,8 +18,13 @@
 #include "access/tupdesc.h"
 #include "lib/stringinfo.h"
 
+#include "spool/format.h"
+
 #define PPL_ROWS_PREFIX		"pipeline.rows"
 #define PPL_ROWS_VERSION	1
+
+/* Before each row stands the event that it was made of. */
+#define PPL_ROWS_ORIGINS	0x01
 
 /* A row has at most so many bytes. */
 #define PPL_ROWS_MAX_ROW	(256 * 1024 * 1024)
@@ -28,10 +33,10 @@
 typedef struct PplRowsHeader
 {
 	uint8		format;			/* PPL_ROWS_VERSION */
-	uint8		flags;			/* none yet */
+	uint8		flags;			/* PPL_ROWS_ORIGINS */
 	uint16		unused;
 	uint32		nrows;
-	Oid			relid;			/* stream */
+	Oid			relid;			/* stream, or row type of a hand-over */
 	int32		pipeline_id;	/* 0 = rows of a stream */
 	uint64		secret;			/* proves that the extension wrote it */
 } PplRowsHeader;
@@ -68,6 +73,7 @@ typedef struct PplRowsReader
 	const char *next;			/* the row that comes next */
 	const char *end;
 	uint32		left;			/* rows that were not read yet */
+	PplOriginId origin;			/* of the last row that was read */
 } PplRowsReader;
 
 /* Make room for messages, in the current context. */
@@ -82,6 +88,16 @@ extern void ppl_rows_reset(PplRowsMessage *message);
 /* Begin a message with these header fields; what was in it is forgotten. */
 extern void ppl_rows_begin(PplRowsMessage *message, Oid relid,
 						   int32 pipeline_id, uint64 secret);
+
+/*
+ * The row that is added next was made of this event.  For all rows of a message or
+ * none.
+ */
+extern void ppl_rows_add_origin(PplRowsMessage *message,
+								const PplOriginId *origin);
+
+/* The event of the last call made no row. */
+extern void ppl_rows_add_nothing(PplRowsMessage *message);
 
 /* How many rows are in it? */
 extern uint32 ppl_rows_count(const PplRowsMessage *message);
@@ -112,8 +128,8 @@ extern bool ppl_rows_open(PplRowsReader *reader, const char *prefix,
 						  const char *data, Size size, uint64 secret);
 
 /*
- * The next row, as it would be in the heap, in the current context.  NULL after the
- * last one.  Throws ERRCODE_DATA_CORRUPTED.
+ * The next row, as it would be in the heap, in the current context.  NULL of an event
+ * that made none, and after the last one.  Throws ERRCODE_DATA_CORRUPTED.
  */
 extern HeapTuple ppl_rows_next(PplRowsReader *reader);
 

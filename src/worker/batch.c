@@ -36,6 +36,7 @@
 #include "worker/blame.h"
 #include "worker/deadletter.h"
 #include "worker/event.h"
+#include "worker/hand.h"
 #include "worker/judge.h"
 #include "worker/outcome.h"
 #include "worker/policy.h"
@@ -454,7 +455,7 @@ load_program(Attempt *attempt)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	ppl_program_free(worker->program);
 	worker->program = NULL;
-	worker->program = ppl_program_load(worker->context, worker->pipeline_id,
+	worker->program = ppl_program_load(worker->context, worker->place,
 									   worker->checkpoint.version);
 	if (worker->program != NULL)
 	{
@@ -497,7 +498,9 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 		if (!ppl_program_lock(worker->program, worker->consumer->source,
 							  &attempt->busy))
 			return false;
+		/* others may have noticed it, and we not have been told of that yet */
 		if (worker->program != NULL && !ppl_program_is_stale() &&
+			!worker->program->replaced &&
 			worker->program->version == worker->checkpoint.version)
 			break;
 		if (!load_program(attempt))
@@ -537,9 +540,11 @@ run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 					  worker->program->pipeline->lineage,
 					  small || worker->chunks++ % PPL_TIMED_SHARE == 0);
 	ppl_event_begin(worker->program, batch);
+	ppl_hand_begin(worker->program, batch);
 	run_events(attempt, batch, last);
 	if (attempt->cut)
 		return;
+	ppl_hand_write(worker, batch);
 	ppl_outcome_add_times(small ? 1 : PPL_TIMED_SHARE);
 	AtEOXact_GUC(false, guc_level);
 	PopActiveSnapshot();
@@ -645,6 +650,7 @@ run_probes(Attempt *attempt, const PplBatch *batch)
 					  list_length(attempt->worker->program->pipeline->stages),
 					  false, false);
 	ppl_event_begin(attempt->worker->program, batch);
+	ppl_hand_begin(attempt->worker->program, batch);
 	run_events(attempt, batch, true);
 	PopActiveSnapshot();
 }

@@ -107,6 +107,24 @@ ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint)
 }
 
 /*
+ * Is a place where a worker believes it to be?  If not, *checkpoint says where it is:
+ * the pipeline was started anew meanwhile.  Under the definition's lock.
+ */
+bool
+ppl_checkpoint_confirm(PplPlace place, PplCheckpoint *checkpoint)
+{
+	PplCheckpoint now;
+
+	ppl_checkpoint_load(place, &now);
+	if (now.exists && !now.foreign &&
+		!ppl_position_after(now.position, checkpoint->position) &&
+		!ppl_position_after(checkpoint->position, now.position))
+		return true;
+	*checkpoint = now;
+	return false;
+}
+
+/*
  * Events count from this position on, under this version of the definition, shared
  * out among so many workers.  The others of the segment, which were born with this
  * one, have a row from now on, too: whoever waits for all of them sees who is missing.

@@ -18,6 +18,9 @@ typedef struct PplCheckpoint
 	int			since;			/* version from which so many do */
 } PplCheckpoint;
 
+/* Number of what is handed over, among outputs. */
+#define PPL_HAND_ID		(-1)
+
 /* Events of one output by what became of them. */
 typedef struct PplCounts
 {
@@ -43,7 +46,7 @@ typedef struct PplBatchRecord
 	int			attempts;
 	TimestampTz started_at;
 	int			noutputs;
-	int		   *output_ids;		/* [0] is 0: the pipeline itself */
+	int		   *output_ids;		/* [0] is 0: the segment itself */
 	PplCounts  *counts;
 	int			nstages;
 	int		   *stage_ids;
@@ -52,6 +55,7 @@ typedef struct PplBatchRecord
 } PplBatchRecord;
 
 extern void ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint);
+extern bool ppl_checkpoint_confirm(PplPlace place, PplCheckpoint *checkpoint);
 extern void ppl_checkpoint_birth(PplPlace place, PplPosition position,
 								 int version, int workers);
 extern void ppl_checkpoint_version(PplPlace place, PplPosition position,

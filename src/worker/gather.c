@@ -106,6 +106,12 @@ ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 	event->kind = header->kind;
 	event->seq = header->seq;
 	event->txn = batch->ntxns - 1;
+	event->origin.commit_lsn = header->commit_lsn;
+	event->origin.committed_at = header->committed_at;
+	event->origin.xid = header->xid;
+	event->origin.seq = header->seq;
+	event->origin.part = 1;
+	event->origin.operation = header->kind;
 	event->desc = desc;
 	event->partial = (header->flags & PPL_REC_PARTIAL) != 0;
 	if (header->kind == PPL_REC_DELETE)
@@ -175,6 +181,23 @@ set_control(PplBatch *batch, const PplSpoolRecord *record)
 	batch->control_committed_at = record->header.committed_at;
 	batch->control_position.commit_lsn = record->header.commit_lsn;
 	batch->control_position.seq = record->header.seq;
+}
+
+/* An event was handed over. */
+static void
+set_origin(PplEvent *event, const PplOriginId * origin)
+{
+	event->origin = *origin;
+	event->superseded = (origin->flags & PPL_ORIGIN_SUPERSEDED) != 0;
+}
+
+/* A change of the source is nothing to a segment that does not read that. */
+static bool
+is_of_another_source(const PplSpoolRecord *record,
+					 const PplGatherRequest *request)
+{
+	return record->control.action == PPL_CONTROL_SCHEMA &&
+		record->control.source != request->source;
 }
 
 /* Can this be where a worker has its first events? */
@@ -268,6 +291,8 @@ take_change(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 						&record.old_tuple, &record.new_tuple);
 	event = &batch->events[batch->nevents - 1];
 	event->in_old = record.schema->in_old;
+	if ((header->flags & PPL_REC_HANDED) != 0)
+		set_origin(event, &record.origin);
 	event->concern = concern;
 	event->removed = arrives;
 	event->hashed = shared && concern != PPL_CONCERN_UNSURE;
@@ -298,6 +323,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 		PplPosition position = {header.commit_lsn, header.seq};
 
 		ppl_process_check();
+		if (header.kind != PPL_REC_COMMIT)
+			batch->passed = position;
 		if (header.kind == PPL_REC_COMMIT)
 		{
 			ppl_spool_reader_skip(reader);
@@ -318,6 +345,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 
 			(void) ppl_spool_reader_next(reader, end, &record);
 			if (!ppl_control_concerns(&record.control, request->place) ||
+				is_of_another_source(&record, request) ||
 				(!request->born && !begins(&record.control)))
 				continue;
 			if (is_passed(&record, request, open))

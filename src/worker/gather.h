@@ -40,13 +40,16 @@ typedef enum PplConcern
 typedef struct PplEvent
 {
 	PplRecordKind kind;
-	uint32		seq;
+	uint32		seq;			/* place in the log; its id is in origin */
+	PplOriginId origin;			/* the source's event that it is, or that it
+								 * was made of */
 	int			txn;			/* index in the batch's transactions */
 	int			attempts;		/* runs before this batch */
 	int64		dead_letter_id; /* of a redriven event, else 0 */
 	int			dead_letter_version;	/* definition under which it became
 										 * one */
 	bool		was_rejected;	/* else failed */
+	bool		was_handing;	/* its segment handed over at that time */
 	bool		superseded;		/* redriven, but a later event changed its
 								 * source row: nothing for upserts */
 	bool		removed;		/* what its old row produced is removed by
@@ -58,7 +61,7 @@ typedef struct PplEvent
 	TupleDesc	desc;			/* layout of tuple */
 	bool		partial;		/* truncate of partitions of the source only */
 	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL
-								 * of a truncate */
+								 * of a truncate, and if none was handed over */
 	HeapTuple	old_tuple;		/* of an update, as far as the replica
 								 * identity has it; NULL = its key did not
 								 * change */
@@ -82,6 +85,8 @@ typedef struct PplBatch
 	bool		backlog;		/* from there: its transactions are visible,
 								 * its positions not of the spool */
 	PplPosition last;			/* all up to here is done with this batch */
+	PplPosition passed;			/* up to here there is nothing else, if it is
+								 * empty */
 	PplSpoolPos begin_pos;		/* where it was gathered from */
 	PplSpoolPos end_pos;		/* where the next batch begins */
 	XLogRecPtr	end_lsn;		/* end of the last complete transaction */

@@ -28,6 +28,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backlog/store.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/guc.h"
@@ -61,6 +62,7 @@ static bool find_position(XLogRecPtr *decoded, PplSpoolPos *end);
 static bool gather(PplBatch *batch, PplSpoolPos end);
 static bool work_backlog(void);
 static bool work_once(XLogRecPtr decoded, PplSpoolPos end);
+static bool pass_over(const PplBatch *batch);
 static bool act_on_control(const PplBatch *batch);
 static PplBatchEnd redrive(const PplBatch *batch);
 static void published(const PplBatch *batch);
@@ -191,6 +193,7 @@ load_checkpoint(void)
 {
 	PplPipeline *pipeline;
 	bool		running;
+	XLogRecPtr	end;
 
 	HOLD_CANCEL_INTERRUPTS();
 	SetCurrentStatementStartTimestamp();
@@ -198,10 +201,13 @@ load_checkpoint(void)
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pipeline = ppl_definition_load(self.pipeline_id);
+	if (pipeline != NULL)
+		pipeline = ppl_definition_segment(pipeline, self.place.segment);
 	running = pipeline != NULL && pipeline->running;
 	if (running)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
+		self.reads_source = pipeline->upstream == 0;
 		ppl_checkpoint_load(self.place, &self.checkpoint);
 		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
 		ppl_share_prepare(&self, pipeline);
@@ -215,8 +221,11 @@ load_checkpoint(void)
 	/*
 	 * A predecessor may have ended before it told the end of its commit:
 	 * nothing counts as done on the word of a checkpoint that can be lost.
+	 * Nor may anybody miss what it handed over.
 	 */
-	XLogFlush(ppl_wake_record_end(GetXLogInsertRecPtr()));
+	end = ppl_wake_record_end(GetXLogInsertRecPtr());
+	XLogFlush(end);
+	ppl_atomic_max(&self.consumer->commit_end, end);
 
 	return running;
 }
@@ -331,7 +340,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 
 	ppl_worker_refresh(&self);
 	if (ppl_repartition_holds(&self) ||
-		ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
+		(self.reads_source && ppl_pause_for_schema(&self) != PPL_BATCH_DONE))
 		return true;
 	begun = ppl_clock_us();
 	batch = ppl_batch_create(self.context);
@@ -342,6 +351,8 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		return true;
 	}
 	any = batch->nevents > 0 || batch->has_control;
+	if (!any && batch->backlog)
+		any = pass_over(batch);
 	if (any)
 		self.stuck = false;
 
@@ -377,6 +388,33 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 }
 
 /*
+ * What is left of the backlog are events of other partitions, if there is anything.
+ */
+static bool
+pass_over(const PplBatch *batch)
+{
+	if (!ppl_position_after(batch->passed, self.checkpoint.position))
+		return false;
+	HOLD_CANCEL_INTERRUPTS();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_definition_lock(self.pipeline_id, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (ppl_checkpoint_confirm(self.place, &self.checkpoint))
+	{
+		ppl_checkpoint_version(self.place, batch->passed, self.checkpoint.version);
+		ppl_backlog_delete(self.place, batch->passed);
+		self.checkpoint.position = batch->passed;
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+	MemoryContextSwitchTo(self.context);
+	ppl_atomic_max(&self.consumer->commit_end, XactLastCommitEnd);
+	return true;
+}
+
+/*
  * Act on a control record at its place in the order.  False if the worker is
  * to stop and to come back to it later.
  */
@@ -385,6 +423,7 @@ act_on_control(const PplBatch *batch)
 {
 	const PplControl *control = &batch->control;
 	int			version = control->version;
+	PplPipeline *pipeline;
 	bool		gone;
 
 	if (control->action == PPL_CONTROL_CHANGE && control->workers != 0)
@@ -405,7 +444,9 @@ act_on_control(const PplBatch *batch)
 	}
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	gone = ppl_definition_load(self.pipeline_id) == NULL;
+	pipeline = ppl_definition_load(self.pipeline_id);
+	gone = pipeline == NULL ||
+		ppl_definition_segment(pipeline, self.place.segment) == NULL;
 	if (!gone && control->action == PPL_CONTROL_SCHEMA)
 		ppl_schema_reached(&self, batch);
 	if (!gone && control->action == PPL_CONTROL_BIRTH)
@@ -468,14 +509,24 @@ published(const PplBatch *batch)
 	PplConsumer *consumer = self.consumer;
 	TimestampTz now = GetCurrentTimestamp();
 
-	for (int i = 0; i < batch->ntxns; i++)
+	/* what was handed over is as old as the source's event */
+	for (int i = 0; self.reads_source && i < batch->ntxns; i++)
 	{
 		const PplBatchTxn *txn = &batch->txns[i];
 		int			bucket = ppl_latency_bucket(Max(now - txn->committed_at, 0));
 
 		pg_atomic_fetch_add_u64(&consumer->latency[bucket], txn->nevents);
 	}
+	for (int i = 0; !self.reads_source && i < batch->nevents; i++)
+	{
+		TimestampTz committed_at = batch->events[i].origin.committed_at;
+		int			bucket = ppl_latency_bucket(Max(now - committed_at, 0));
+
+		pg_atomic_fetch_add_u64(&consumer->latency[bucket], 1);
+	}
 	pg_atomic_write_u64(&consumer->last_commit_time,
+						batch->nevents > 0 ?
+						batch->events[batch->nevents - 1].origin.committed_at :
 						batch->txns[batch->ntxns - 1].committed_at);
 	ppl_rate_add(consumer, now, batch->nevents);
 	pg_atomic_fetch_add_u64(&consumer->batches, 1);
@@ -519,6 +570,12 @@ sleep_or_leave(void)
 {
 	int64		begin = ppl_clock_ms();
 	bool		done = ppl_consumer_all_done(self.consumer);
+
+	if (done && ppl_repartition_unwanted(&self))
+	{
+		self.stopped = true;
+		return;
+	}
 
 	/* what it could not do is not to be done any more */
 	self.stuck = false;

@@ -230,6 +230,7 @@ count_letters(PplWorker *worker)
 		ppl_sql_arg_int(worker->pipeline_id),
 		ppl_sql_arg_int(portion.workers),
 		ppl_sql_arg_int(portion.partition),
+		ppl_sql_arg_int(worker->place.segment),
 	};
 	PplSqlResult *rows;
 
@@ -238,7 +239,7 @@ count_letters(PplWorker *worker)
 	HOLD_CANCEL_INTERRUPTS();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = ppl_sql_read("SELECT count(*), min(failed_at) FROM " PPL_DEAD_LETTERS
-						" WHERE pipeline_id = $1 AND state = 'open'"
+						" WHERE pipeline_id = $1 AND segment = $4 AND state = 'open'"
 						" AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3",
 						lengthof(args), args);
 	self.open = DatumGetInt64(ppl_sql_value(rows, 0, 0));

@@ -37,6 +37,9 @@ typedef struct PplProgram
 	AttrNumber *key_attnums;
 	Bitmapset  *primary_key;	/* the same */
 	PplKey	   *source_key;		/* of its replica identity; for upserts only */
+	TupleDesc	log_desc;		/* rows that are handed over */
+	int		   *log_columns;	/* their columns, by those of the statement */
+	bool		log_same;		/* these are the same */
 	PplDigester *source_digester;
 	Bitmapset  *key_columns;	/* of the source, with those of keys of
 								 * outputs */
@@ -64,7 +67,7 @@ extern bool ppl_program_is_stale(void);
 extern bool ppl_program_redefined(void);
 extern void ppl_program_watch_definitions(void);
 extern bool ppl_program_objects_changed(void);
-extern PplProgram *ppl_program_load(MemoryContext parent, int pipeline_id,
+extern PplProgram *ppl_program_load(MemoryContext parent, PplPlace place,
 									int version);
 extern bool ppl_program_lock(const PplProgram *program, Oid source,
 							 PplBusy *busy);

@@ -45,30 +45,49 @@
 /* State of this worker. */
 static struct
 {
-	PplConsumer *retiring;		/* it is retired, unless the commit fails */
-	bool		watching;		/* for that */
+	PplWorker  *worker;			/* when it watches its end */
+	bool		retiring;		/* it is retired, unless the commit fails */
+	bool		arrived;		/* at a change, and others may wait for its
+								 * word */
 	int			open;			/* all have come to the change of this version */
 }			self;
 
 /* What became of a worker at a change. */
 typedef enum Passage
 {
-	PASSED,						/* it is behind it, or has nothing to do with it */
+	PASSED,						/* it is behind it, or has nothing to do with
+								 * it */
 	AGAIN,						/* its position is another one: look anew */
 	LEFT						/* it is not among the new ones, or nobody is */
 } Passage;
 
 static bool open_barrier(PplWorker *worker, int version);
 
-/* The transaction that said so did not commit. */
+/*
+ * The process ends, maybe not because it wants to: what it said before a commit that
+ * did not come is not true, and those that wait for its word look for themselves.
+ */
 static void
-take_back(int code, Datum arg)
+at_end(int code, Datum arg)
 {
-	if (self.retiring == NULL)
-		return;
-	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	self.retiring->retired = false;
-	LWLockRelease(ppl_shared->lock);
+	PplConsumer *consumer = self.worker->consumer;
+
+	if (self.retiring)
+	{
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		consumer->retired = false;
+		LWLockRelease(ppl_shared->lock);
+	}
+	if (self.arrived)
+		ppl_consumer_open_barrier(MyDatabaseId, self.worker->place);
+}
+
+static void
+watch_end(PplWorker *worker)
+{
+	if (self.worker == NULL)
+		before_shmem_exit(at_end, (Datum) 0);
+	self.worker = worker;
 }
 
 /*
@@ -79,10 +98,7 @@ take_back(int code, Datum arg)
 static void
 retire(PplWorker *worker)
 {
-	if (!self.watching)
-		before_shmem_exit(take_back, (Datum) 0);
-	self.watching = true;
-	self.retiring = worker->consumer;
+	self.retiring = true;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	worker->consumer->retired = true;
 	pg_atomic_write_u32(&worker->db->retired, 1);
@@ -103,17 +119,6 @@ anyone_before(const PplWorker *worker, int version)
 									 " WHERE pipeline_id = $1 AND segment = $2"
 									 " AND version < $3)",
 									 lengthof(args), args), 0, 0);
-}
-
-/* Is this the position where the worker stands? */
-static bool
-stands_at(const PplWorker *worker, const PplCheckpoint *checkpoint)
-{
-	PplPosition here = worker->checkpoint.position;
-
-	return checkpoint->exists && !checkpoint->foreign &&
-		!ppl_position_after(checkpoint->position, here) &&
-		!ppl_position_after(here, checkpoint->position);
 }
 
 /*
@@ -162,14 +167,9 @@ pass(PplWorker *worker, const PplBatch *batch, const PplPipeline *pipeline)
 		ppl_sql_arg_int(control->version),
 		ppl_sql_arg_int(control->workers),
 	};
-	PplCheckpoint now;
 
-	ppl_checkpoint_load(worker->place, &now);
-	if (!stands_at(worker, &now))
-	{
-		worker->checkpoint = now;
+	if (!ppl_checkpoint_confirm(worker->place, &worker->checkpoint))
 		return AGAIN;
-	}
 
 	/* if it is wanted again by a later change, it goes there, without events */
 	if (worker->place.partition > control->workers &&
@@ -233,6 +233,7 @@ ppl_repartition_act(PplWorker *worker, const PplBatch *batch)
 	PplPipeline *pipeline;
 	Passage		passage = LEFT;
 
+	watch_end(worker);
 	HOLD_CANCEL_INTERRUPTS();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -246,8 +247,9 @@ ppl_repartition_act(PplWorker *worker, const PplBatch *batch)
 		passage = join(worker, batch, pipeline);
 	PopActiveSnapshot();
 	PPL_FAILPOINT("worker-before-control");
+	self.arrived = true;
 	CommitTransactionCommand();
-	self.retiring = NULL;
+	self.retiring = false;
 	PPL_FAILPOINT("worker-after-control");
 	RESUME_CANCEL_INTERRUPTS();
 	MemoryContextSwitchTo(worker->context);
@@ -291,7 +293,10 @@ open_barrier(PplWorker *worker, int version)
 	MemoryContextSwitchTo(worker->context);
 	PPL_FAILPOINT("worker-before-barrier");
 	if (open)
+	{
 		ppl_consumer_open_barrier(MyDatabaseId, worker->place);
+		self.arrived = false;
+	}
 	return open;
 }
 
@@ -311,6 +316,8 @@ ppl_repartition_holds(PplWorker *worker)
 		return false;
 
 	/* first the word that it waits: who comes last looks for that */
+	watch_end(worker);
+	self.arrived = true;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	worker->consumer->barrier = true;
 	LWLockRelease(ppl_shared->lock);
@@ -321,12 +328,17 @@ ppl_repartition_holds(PplWorker *worker)
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
 	ConditionVariableBroadcast(&worker->db->changed);
+	self.arrived = false;		/* who leaves by itself waits all the same */
 	ppl_turn_spare(worker, 0, pg_atomic_read_u32(&worker->consumer->repairs));
+	self.arrived = true;
 	ppl_process_wait_spare(ppl_guc_worker_idle_timeout == 0 ? -1 :
 						   ppl_guc_worker_idle_timeout);
 	if (ppl_guc_worker_idle_timeout > 0 &&
 		ppl_clock_ms() - begin >= ppl_guc_worker_idle_timeout)
+	{
+		self.arrived = false;
 		ppl_turn_leave(worker, PPL_WORKER_IDLE);
+	}
 	return true;
 }
 
@@ -347,4 +359,46 @@ ppl_repartition_over(PplWorker *worker, const PplPipeline *pipeline)
 	pg_atomic_write_u32(&worker->db->retired, 1);
 	LWLockRelease(ppl_shared->lock);
 	return true;
+}
+
+/*
+ * A worker that has not begun has read all there is.  Is its place one that nobody
+ * wants any more?  It may have been made for a change that is long past, when capture
+ * decoded that anew.  If others are still before the last change, whoever comes to
+ * that last wakes it.
+ */
+bool
+ppl_repartition_unwanted(PplWorker *worker)
+{
+	PplPipeline *pipeline;
+	bool		unwanted;
+	bool		beyond;
+
+	if (worker->checkpoint.exists)
+		return false;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	worker->consumer->barrier = true;
+	LWLockRelease(ppl_shared->lock);
+
+	HOLD_CANCEL_INTERRUPTS();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_definition_lock(worker->pipeline_id, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pipeline = ppl_definition_load(worker->pipeline_id);
+	unwanted = pipeline != NULL && ppl_repartition_over(worker, pipeline);
+	beyond = pipeline != NULL &&
+		worker->place.partition > pipeline->partitioning.workers;
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+	MemoryContextSwitchTo(worker->context);
+
+	if (!beyond)
+	{
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		worker->consumer->barrier = false;
+		LWLockRelease(ppl_shared->lock);
+	}
+	return unwanted;
 }

@@ -10,6 +10,7 @@
 
 extern bool ppl_repartition_act(PplWorker *worker, const PplBatch *batch);
 extern bool ppl_repartition_holds(PplWorker *worker);
+extern bool ppl_repartition_unwanted(PplWorker *worker);
 extern bool ppl_repartition_over(PplWorker *worker, const PplPipeline *pipeline);
 
 #endif							/* PPL_REPARTITION_H */

@@ -31,7 +31,7 @@ typedef struct BatchResult
 	int			noutputs;
 	PplBatchRecord record;
 	PplLineage *lineage;		/* NULL if none is kept */
-	const PplBatchTxn *txn;		/* that the lineage is in */
+	XLogRecPtr	txn_lsn;		/* transaction that the lineage is in */
 	PplLineageValue *key;		/* of the source, scratch */
 	FmgrInfo   *key_output;
 	PplRendered *rendered;		/* of new dead letters, by ordinal */
@@ -65,7 +65,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 	result.worker = worker;
 	result.batch = batch;
 	result.redrive = redrive;
-	result.noutputs = statement->noutputs;
+	result.noutputs = statement->noutputs + (statement->hand != NULL);
 	begin_record(&result, before, started_at, attempts);
 	if (pipeline->lineage)
 		begin_lineage(&result);
@@ -88,7 +88,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 
 	/* From here on everything is ours. */
 	ppl_deadletter_store(worker, batch, result.rendered, keys);
-	if (result.lineage && result.txn != NULL)
+	if (result.lineage && result.txn_lsn != InvalidXLogRecPtr)
 		result.record.lineage = ppl_lineage_finish(result.lineage);
 	if (!redrive)
 		note_version(worker, batch, before);
@@ -158,7 +158,8 @@ begin_record(BatchResult *result, PplPosition before, TimestampTz started_at,
 	record->output_ids = palloc0(record->noutputs * sizeof(int));
 	record->counts = palloc0(record->noutputs * sizeof(PplCounts));
 	for (int i = 0; i < result->noutputs; i++)
-		record->output_ids[i + 1] = statement->outputs[i]->output_id;
+		record->output_ids[i + 1] = i < statement->noutputs ?
+			statement->outputs[i]->output_id : PPL_HAND_ID;
 	record->nstages = nstages;
 	record->stage_ids = palloc0(Max(nstages, 1) * sizeof(int));
 	for (int i = 0; i < nstages; i++)
@@ -183,7 +184,8 @@ begin_lineage(BatchResult *result)
 	PplStatement *statement = program->statement;
 	PplLineageHeader *header = palloc0(sizeof(*header));
 
-	header->source = program->pipeline->source;
+	header->parts = program->pipeline->upstream != 0;
+	header->source = program->pipeline->origin;
 	header->nkeys = program->nkeys;
 	header->keys = palloc0(Max(program->nkeys, 1) * sizeof(PplLineageColumn));
 	result->key = palloc0(Max(program->nkeys, 1) * sizeof(PplLineageValue));
@@ -200,8 +202,10 @@ begin_lineage(BatchResult *result)
 		fmgr_info(function, &result->key_output[i]);
 	}
 
-	header->noutputs = statement->noutputs;
-	header->outputs = palloc0(statement->noutputs * sizeof(PplLineageOutput));
+	header->noutputs = result->noutputs;
+	header->outputs = palloc0(result->noutputs * sizeof(PplLineageOutput));
+	if (statement->hand != NULL)
+		header->outputs[statement->noutputs].name = program->pipeline->hand;
 	for (int i = 0; i < statement->noutputs; i++)
 	{
 		PplLineageOutput *output = &header->outputs[i];
@@ -339,7 +343,8 @@ uncount(BatchResult *result, const PplEvent *event)
 	{
 		PplCounts  *counts = &result->record.counts[i];
 
-		if (i > 0 && statement->outputs[i - 1]->since > event->dead_letter_version)
+		if (i > statement->noutputs ? !event->was_handing :
+			i > 0 && statement->outputs[i - 1]->since > event->dead_letter_version)
 			continue;
 		counts->events--;
 		if (event->was_rejected)
@@ -370,7 +375,8 @@ add_rows(BatchResult *result, int output, const PplProducedRow *rows)
 			ppl_lineage_output(result->lineage, output, PPL_LINEAGE_PRODUCED);
 			continue;
 		}
-		for (int j = 0; j < statement->output_nkeys[output]; j++)
+		for (int j = 0; output < statement->noutputs &&
+			 j < statement->output_nkeys[output]; j++)
 		{
 			/* a handler may have called _produced with another key */
 			values[j].text = j < row->nkeys ? row->key[j] : NULL;
@@ -403,7 +409,7 @@ add_event(BatchResult *result, int ordinal)
 {
 	const PplBatch *batch = result->batch;
 	const PplEvent *event = &batch->events[ordinal - 1];
-	const PplBatchTxn *txn = &batch->txns[event->txn];
+	const PplOriginId *origin = &event->origin;
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	PplProducedRow *rows = outcome->fate == PPL_FATE_OPEN ? outcome->rows : NULL;
 	PplProducedRow *removed = outcome->fate == PPL_FATE_OPEN ? outcome->removed : NULL;
@@ -418,11 +424,12 @@ add_event(BatchResult *result, int ordinal)
 		  rows != NULL || removed != NULL);
 	if (result->lineage)
 	{
-		if (result->txn != txn)
-			ppl_lineage_transaction(result->lineage, txn->xid, txn->commit_lsn,
-									txn->committed_at);
-		result->txn = txn;
-		ppl_lineage_event(result->lineage, event->seq, event->kind, attempts,
+		if (result->txn_lsn != origin->commit_lsn)
+			ppl_lineage_transaction(result->lineage, origin->xid,
+									origin->commit_lsn, origin->committed_at);
+		result->txn_lsn = origin->commit_lsn;
+		ppl_lineage_event(result->lineage, origin->seq, origin->part,
+						  event->kind, attempts,
 						  source_key(result, event),
 						  outcome->fate == PPL_FATE_FAILED ?
 						  outcome->error->message : event->superseded ?

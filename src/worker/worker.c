@@ -68,6 +68,8 @@ ppl_worker_refresh(PplWorker *worker)
 	ppl_program_watch_definitions();
 	pipeline = ppl_definition_load(worker->pipeline_id);
 	if (pipeline != NULL)
+		pipeline = ppl_definition_segment(pipeline, worker->place.segment);
+	if (pipeline != NULL)
 	{
 		for (int i = 0; i < PPL_NSETTINGS; i++)
 			worker->settings.values[i] = ppl_definition_setting(pipeline, i);

@@ -19,6 +19,7 @@ typedef struct PplWorker
 	MemoryContext partition_context;	/* it is here */
 	int			pipeline_id;	/* the one of its place */
 	char	   *name;			/* of the pipeline */
+	bool		reads_source;	/* else what another segment hands over */
 	PplSettings settings;		/* of its own, 0 = the server's */
 	MemoryContext context;		/* for the worker's life */
 	PplSpoolReader *spool;

@@ -2,7 +2,7 @@
 # it: while several sessions write, a stage is deployed, taken back, broken and
 # repaired, its functions are replaced, and processes are killed.  Each row of the
 # output says which code made it; that must be the code that lineage and
-# stage_versions say.  No process of a worker is another one because of a deployment,
+# stage_versions say, for a pipeline with one worker and for one with several.  No process of a worker is another one because of a deployment,
 # and writers do not wait for one.
 
 use strict;
@@ -29,6 +29,7 @@ CONF
 $node->safe_psql('postgres', <<'SQL');
 CREATE TABLE src (id bigserial PRIMARY KEY, v int);
 CREATE TABLE dst (id bigint PRIMARY KEY, v int, by text, noise int);
+CREATE TABLE many (LIKE dst INCLUDING ALL);
 CREATE TABLE other (id bigint PRIMARY KEY, v int);
 CREATE TYPE made AS (id bigint, v int, by text);
 CREATE TABLE looked_up (n int);
@@ -52,11 +53,14 @@ sub query
 	return "SELECT id, v, '<$tag>' AS by FROM event";
 }
 
+# In both pipelines that it is about: one with one worker, one with several.
+my %target = (p => 'dst', m => 'many');
+
 sub deploy
 {
 	my ($what) = @_;
 
-	return $node->value("SELECT pipeline.deploy_stage('p', 'make', $what)");
+	return $node->value("SELECT pipeline.deploy_stage('p', 'make', $what), pipeline.deploy_stage('m', 'make', $what)");
 }
 
 # Every row of the output is of the version that lineage and stage_versions name.
@@ -65,31 +69,43 @@ sub agree
 {
 	my ($name) = @_;
 
-	$node->caught_up('p');
-	$node->same_rows('SELECT id, v FROM dst', 'SELECT id, v FROM src', "$name: every event once");
-	is($node->value(<<'SQL'), '0|0', "$name: by the version that lineage names");
-SELECT count(*) FILTER (WHERE v.version IS NULL),
-	count(*) FILTER (WHERE position(d.by in coalesce(v.query, v.definition)) = 0)
-FROM dst d
-	LEFT JOIN pipeline.lineage l ON l.pipeline = 'p' AND (l.output_key->>'id')::bigint = d.id
-	LEFT JOIN pipeline.stage_versions v ON v.pipeline = 'p' AND v.stage = 'make'
-		AND l.version >= v.since AND (l.version < v.until) IS NOT FALSE
-SQL
-	is($node->value(<<'SQL'), '0', "$name: at positions that stage_versions names");
-SELECT count(*)
-FROM pipeline.lineage l
-	JOIN pipeline.stage_versions v ON v.pipeline = 'p' AND v.stage = 'make'
-		AND l.version >= v.since AND (l.version < v.until) IS NOT FALSE
-WHERE l.pipeline = 'p' AND l.commit_lsn BETWEEN v.first_lsn AND v.last_lsn IS NOT TRUE
-SQL
+	agree_one($_, "$name, $_") for 'p', 'm';
 	is($node->value(q{SELECT count(*) FROM pipeline.dead_letters}), '0', "$name: nothing failed");
-	$node->ledger_balanced('p', "$name: the ledger is balanced");
+	return;
+}
+
+sub agree_one
+{
+	my ($pipeline, $name) = @_;
+	$node->caught_up($pipeline);
+	$node->same_rows("SELECT id, v FROM $target{$pipeline}", 'SELECT id, v FROM src', "$name: every event once");
+	my $right = is($node->value(<<"SQL"), '0|0|0', "$name: by the version that lineage names, at its positions");
+CREATE TEMP TABLE l AS SELECT * FROM pipeline.lineage WHERE pipeline = '$pipeline';
+CREATE TEMP TABLE v AS SELECT * FROM pipeline.stage_versions WHERE pipeline = '$pipeline' AND stage = 'make';
+SELECT count(*) FILTER (WHERE v.version IS NULL),
+	count(*) FILTER (WHERE position(d.by in coalesce(v.query, v.definition)) = 0),
+	count(*) FILTER (WHERE l.commit_lsn BETWEEN v.first_lsn AND v.last_lsn IS NOT TRUE)
+FROM $target{$pipeline} d
+	LEFT JOIN l ON (l.output_key->>'id')::bigint = d.id
+	LEFT JOIN v ON l.version >= v.since AND (l.version < v.until) IS NOT FALSE
+SQL
+	$node->ledger_balanced($pipeline, "$name: the ledger is balanced");
+	diag $node->value(<<"SQL") if !$right;
+SELECT d.id, d.by, l.commit_lsn, l.batch_id, b.partition, b.processed_at, l.version, v.version, v.since, v.deployed_at, coalesce(v.query, v.definition)
+FROM $target{$pipeline} d
+	JOIN pipeline.lineage l ON l.pipeline = '$pipeline' AND (l.output_key->>'id')::bigint = d.id
+	JOIN pipeline.batches b USING (batch_id)
+	LEFT JOIN pipeline.stage_versions v ON v.pipeline = '$pipeline' AND v.stage = 'make' AND l.version >= v.since AND (l.version < v.until) IS NOT FALSE
+WHERE position(d.by in coalesce(v.query, v.definition)) = 0 ORDER BY l.batch_id, l.seq LIMIT 5;
+SELECT version, since, until, deployed_by, deployed_at, first_lsn, last_lsn, coalesce(query, substring(definition from '<.*>'))
+FROM pipeline.stage_versions WHERE pipeline = '$pipeline' AND stage = 'make' ORDER BY since;
+SQL
 	return;
 }
 
 sub worker_pids
 {
-	return $node->value("SELECT string_agg(pipeline || ' ' || pid, ', ' ORDER BY pipeline) FROM pipeline.workers");
+	return $node->value("SELECT string_agg(concat_ws(' ', pipeline, partition, pid), ', ' ORDER BY pipeline, partition) FROM pipeline.workers");
 }
 
 $node->safe_psql('postgres', handler('sql', 'sql 0'));
@@ -100,10 +116,15 @@ SELECT pipeline.create_pipeline('p', 'src'),
 	pipeline.add_stage('p', 'noise', 'transform', query => 'SELECT id, v, by, (random() * 100)::int AS noise FROM event'),
 	pipeline.add_output('p', 'dst'),
 	pipeline.create_pipeline('q', 'src'), pipeline.add_output('q', 'other'),
-	pipeline.start('p'), pipeline.start('q');
+	pipeline.create_pipeline('m', 'src', consistency => 'eventual', partition_by => '{v}', workers => 3),
+	pipeline.add_stage('m', 'make', 'transform', 'by_sql(src)'),
+	pipeline.add_output('m', 'many'),
+	pipeline.start('p'), pipeline.start('m'), pipeline.start('q');
 INSERT INTO src (v) VALUES (1);
+INSERT INTO src (v) SELECT n FROM generate_series(1001, 1040) n;
 SQL
-$node->caught_up($_) for 'p', 'q';
+$node->caught_up($_) for 'p', 'm', 'q';
+$node->poll('SELECT count(*) = 5 FROM pipeline.workers', what => 'the workers');
 
 # ---- neither writers nor others wait for a deployment -------------------------
 
@@ -113,7 +134,7 @@ $open->query_safe('BEGIN');
 $open->query_safe("SELECT pipeline.deploy_stage('p', 'make', query => \$\$@{[ query('open') ]}\$\$)");
 $node->safe_psql('postgres', q{SET lock_timeout = '10ms'; INSERT INTO src (v) VALUES (2), (3)});
 $node->caught_up('q');
-is($node->value('SELECT count(*) FROM other'), '3', 'another pipeline does not wait');
+is($node->value('SELECT count(*) FROM other'), '43', 'another pipeline does not wait');
 is($node->value(q{SELECT pipeline.wait_for('p', timeout => '50 ms')}), 'f', 'this one does');
 $open->query_safe('COMMIT');
 agree('deployed before the events were processed');
@@ -138,8 +159,8 @@ deploy(q{'by_plpgsql(src)'});
 my $gate = $node->background_psql('postgres');
 $gate->query_safe('SELECT pg_advisory_lock(5)');
 $node->safe_psql('postgres', 'INSERT INTO src (v) SELECT n FROM generate_series(100, 120) n');
-$node->poll(q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted},
-	what => 'the batch to stand in the handler');
+$node->poll(q{SELECT count(*) = 4 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted},
+	what => 'the batches to stand in the handler');
 $node->safe_psql('postgres', handler('plpgsql', 'within'));
 $gate->quit;
 agree('replaced within a batch');
@@ -208,10 +229,11 @@ my %do = (
 
 	# To some version that can be had; a function of that name may be another one now.
 	back => sub {
-		my $version = $node->value(q{SELECT version FROM pipeline.stage_versions
-			WHERE pipeline = 'p' AND stage = 'make' AND handler IS DISTINCT FROM 'public.broken(public.src)' ORDER BY random() LIMIT 1});
+		my $pipeline = ('p', 'm')[ rand 2 ];
+		my $version = $node->value(qq{SELECT version FROM pipeline.stage_versions
+			WHERE pipeline = '$pipeline' AND stage = 'make' AND handler IS DISTINCT FROM 'public.broken(public.src)' ORDER BY random() LIMIT 1});
 		my ($rc, $out, $err) = $node->psql('postgres',
-			"SELECT pipeline.deploy_stage('p', 'make', version => $version)");
+			"SELECT pipeline.deploy_stage('$pipeline', 'make', version => $version)");
 		like($err, qr/^(.*NOTICE:.*in force already|.*ERROR:  version $version .* was replaced since.*)?$/s,
 			"back to version $version") if $err ne '';
 	},
@@ -220,7 +242,7 @@ my %do = (
 	broken => sub {
 		$node->safe_psql('postgres', 'CREATE OR REPLACE FUNCTION broken(s src) RETURNS SETOF made LANGUAGE plpgsql STABLE AS
 			$$ BEGIN RETURN QUERY SELECT s.id, s.v, c.by FROM not_there c; END $$');
-		deploy(q{'broken(src)'});
+		$node->value(q{SELECT pipeline.deploy_stage('p', 'make', 'broken(src)')});
 		$node->reached('p', 'failed');
 		my $before = $node->value('SELECT count(*) FROM src');
 		$node->poll("SELECT count(*) > $before FROM src", what => 'the writers to go on');
@@ -229,7 +251,7 @@ my %do = (
 			FROM pipeline.status WHERE pipeline = 'p'}, what => 'the repair');
 	});
 
-$node->caught_up($_) for 'p', 'q';
+$node->caught_up($_) for 'p', 'm', 'q';
 my $load = start_load();
 for my $round (1 .. $rounds)
 {

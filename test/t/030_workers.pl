@@ -231,12 +231,17 @@ $node->same_rows('SELECT k, n FROM in_order', 'TABLE steps', 'nothing is lost or
 
 # ---- four that wait do more than one -----------------------------------------
 
+# each event waits for a lock that it does not get
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('SELECT pg_advisory_lock(4711)');
+
 $node->safe_psql('postgres', <<'SQL');
 CREATE TABLE slow (k int, n int);
 CREATE TABLE slow_1 (k int, n int);
 CREATE TABLE slow_4 (k int, n int);
-CREATE FUNCTION waits(s slow) RETURNS text LANGUAGE plpgsql VOLATILE AS
-$$ BEGIN PERFORM pg_sleep(0.01); RETURN NULL; END $$;
+CREATE FUNCTION waits(s slow) RETURNS text LANGUAGE plpgsql VOLATILE SET lock_timeout = '10ms' AS
+$$ BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN 'nobody holds the lock';
+EXCEPTION WHEN lock_not_available THEN RETURN NULL; END $$;
 SELECT pipeline.create_pipeline('slow_' || n, 'slow', consistency => 'causal', partition_by => '{k}', workers => n),
 	pipeline.add_stage('slow_' || n, 'wait', 'validate', 'waits(slow)'),
 	pipeline.add_output('slow_' || n, ('slow_' || n)::regclass),
@@ -251,6 +256,7 @@ cmp_ok($one, '<', 250, 'four workers that wait do more than one');
 $node->caught_up('slow_1');
 $node->same_rows('TABLE slow_1', 'TABLE slow', 'one comes to the same');
 $node->same_rows('TABLE slow_4', 'TABLE slow', 'so do four');
+$holder->quit;
 
 $node->stop;
 done_testing();

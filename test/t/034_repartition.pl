@@ -41,16 +41,18 @@ CREATE TABLE blocked (k int PRIMARY KEY);
 CREATE TABLE mirror (k int, id int, n int, moved int, extra text, PRIMARY KEY (k, id));
 CREATE TYPE place AS (k int, n int);
 CREATE FUNCTION plain(s src) RETURNS SETOF place LANGUAGE sql STABLE AS
-$$ SELECT s.k, s.n WHERE s.moved = 0 AND NOT EXISTS (SELECT FROM blocked b WHERE b.k = s.k AND 1 / (b.k - s.k) > 0) $$;
+$$ SELECT s.k, s.n WHERE s.moved = 0 $$;
+CREATE FUNCTION guard(s src) RETURNS text LANGUAGE sql STABLE AS
+$$ SELECT 'x' || 1 / (b.k - s.k) FROM blocked b WHERE b.k = s.k $$;
 CREATE FUNCTION extended(s src) RETURNS SETOF mirror LANGUAGE sql STABLE AS
 $$ SELECT s.k, s.id, s.n, s.moved, 'x' || (SELECT count(*) FROM blocked WHERE k < 0) $$;
 SELECT pipeline.create_pipeline('p', 'src', '{insert,update,delete}', 'causal', '{k}', 2),
+	pipeline.add_stage('p', 'guard', 'validate', 'guard(src)', on_error => 'halt'),
 	pipeline.add_output('p', 'places', transform => 'plain(src)', mode => 'append'),
 	pipeline.add_output('p', 'mirror', transform => 'extended(src)'),
 	pipeline.start('p');
 CREATE FUNCTION swaps(OUT swaps bigint) LANGUAGE sql AS $$
 	SELECT count(*) FROM (SELECT n - lag(n, 1, 0) OVER (PARTITION BY k ORDER BY place) AS step FROM places) s WHERE step <> 1 $$;
-CREATE TABLE settings (workers int);
 SQL
 append_to_file($node->basedir . '/step.sql', <<'SQL');
 \set k random(1, 12)
@@ -77,7 +79,7 @@ sub workers
 	my ($workers) = @_;
 
 	# the slot may not be there yet; and as many as there are change nothing
-	return $node->poll("SELECT true FROM (SELECT _pipeline.repartition('p', $workers)) s");
+	return $node->poll("SELECT true FROM (SELECT pipeline.alter_pipeline('p', workers => $workers)) s");
 }
 
 sub check
@@ -108,7 +110,7 @@ check('2 to 4 to 2', 2);
 
 $load = load(100);
 $node->safe_psql('postgres', "BEGIN; INSERT INTO src (k, n) SELECT 99, i FROM generate_series(1, 20) i;
-	SELECT _pipeline.repartition('p', 5);
+	SELECT pipeline.alter_pipeline('p', workers => 5);
 	INSERT INTO src (k, n) SELECT 99, i FROM generate_series(21, 40) i; COMMIT;
 	INSERT INTO counters VALUES (99, 40)");
 workers(3);
@@ -120,12 +122,12 @@ $node->safe_psql('postgres', "SELECT pipeline.stop('p')");
 workers(1);
 IPC::Run::finish(load(50));
 workers(3);
-$node->safe_psql('postgres', "BEGIN; SELECT _pipeline.repartition('p', 7); ROLLBACK");
+$node->safe_psql('postgres', "BEGIN; SELECT pipeline.alter_pipeline('p', workers => 7); ROLLBACK");
 $node->safe_psql('postgres', "SELECT pipeline.start('p')");
 check('while it was stopped', 3);
 
 # there are not enough places for so many
-my ($code, $out, $err) = $node->psql('postgres', "SELECT _pipeline.repartition('p', 17)");
+my ($code, $out, $err) = $node->psql('postgres', "SELECT pipeline.alter_pipeline('p', workers => 17)");
 like($err, qr/too many started pipelines.*pipeline.max_segments is 16/s, 'more workers than places are refused');
 check('after a refusal', 3);
 
@@ -159,26 +161,110 @@ for my $round (1 .. $rounds)
 
 for my $point (qw(worker-before-control worker-after-control worker-before-barrier))
 {
-	for my $action (qw(exit crash))
+	for my $way (qw(ended killed))
 	{
 		my $to = $now == 2 ? 4 : 2;
 
-		IPC::Run::finish(load(5));
-		$node->failpoint_set($point, $action);
+		$node->failpoint_set($point, 'wait');
 		workers($to);
-		$node->poll("SELECT true", 't');
+		$node->failpoint_wait($point);
+		$node->safe_psql('postgres', 'SELECT pg_terminate_backend(pid) FROM pipeline.workers') if $way eq 'ended';
+		$node->kill9_process('pipeline worker') if $way eq 'killed';
+		$node->failpoint_clear($point);
 		IPC::Run::finish(load(20));
 		$now = $to;
-		check("$action at $point", $now);
-		$node->failpoint_clear;
+		check("$way at $point", $now);
 	}
 }
 
 # ---- while a partition stands still -----------------------------------------
 
-$node->safe_psql('postgres', "SELECT pipeline.stop('p')");
+# the guard halts the partition of a key; the others come to the change, and wait
+sub halt
+{
+	my ($to) = @_;
+
+	workers(2);
+	$now = $to;
+	check("before a change to $to", 2);
+	my $stuck = $node->value("SELECT pipeline.partition_of('p', '1')");
+	$node->safe_psql('postgres', 'INSERT INTO blocked VALUES (1)');
+	$node->safe_psql('postgres', 'WITH c AS (UPDATE counters SET n = n + 1 WHERE k = 1 RETURNING k, n) INSERT INTO src (k, n) SELECT k, n FROM c');
+	$node->reached('p', 'failed');
+	workers($to);
+	IPC::Run::finish(load(20));
+	return $stuck;
+}
+
+sub go_on
+{
+	my ($what) = @_;
+
+	$node->safe_psql('postgres', 'DELETE FROM blocked');
+	$node->poll("SELECT true FROM (SELECT pipeline.restart('p')) s");
+	check($what, $now);
+	return;
+}
+
+my $stuck = halt(4);
+my $done = $node->value('SELECT count(*) FROM places');
+$node->poll("SELECT string_agg(DISTINCT state, ' ') = 'repartitioning' FROM pipeline.partitions WHERE partition <> $stuck",
+	what => 'the others to wait');
+is($node->value("SELECT state FROM pipeline.partitions WHERE partition = $stuck"), 'failed', 'one partition has failed');
+is($node->value("SELECT state FROM pipeline.status"), 'failed', 'so has the pipeline');
+like($node->value("SELECT string_agg(what, ' ') FROM pipeline.health()"), qr/its change to 4 workers waits for partition $stuck, which is failed/,
+	'health says for whom the others wait');
+is($node->value("SELECT workers FROM pipeline.partitions WHERE partition = $stuck"), 2, 'that one is before the change');
+is($node->value("SELECT bool_and(workers = 4) FROM pipeline.partitions WHERE partition <> $stuck"), 't', 'the others are at it');
+$node->terminate_process('pipeline worker') for 1 .. 3;
+$node->terminate_process('pipeline capture');
+$node->let_pass(1);
+is($node->value('SELECT count(*) FROM places'), $done, 'nothing goes past it');
+go_on('after a partition stood still');
+
+halt(3);
+$node->stop('immediate');
+$node->start;
+go_on('after it stood still through a crash');
+
+# what is behind the change goes to the backlog, also of partitions that do not work yet
+$node->safe_psql('postgres', "ALTER SYSTEM SET pipeline.max_retained_wal = '1MB'");
+$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+halt(5);
+$node->safe_psql('postgres', 'CREATE TABLE filler AS SELECT i, md5(i::text) FROM generate_series(1, 100000) i');
+IPC::Run::finish(load(20));
+$node->poll('SELECT count(DISTINCT partition) = 5 FROM _pipeline.backlog', what => 'all partitions to have a backlog');
+$node->terminate_process('pipeline capture');
 workers(2);
-$node->safe_psql('postgres', "SELECT pipeline.start('p')");
-check('before a partition stands still', 2);
+$now = 2;
+$node->safe_psql('postgres', 'DROP TABLE filler; CREATE TABLE filler AS SELECT i, md5(i::text) FROM generate_series(1, 100000) i');
+IPC::Run::finish(load(20));
+go_on('out of the backlog, to 5 and to 2');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET pipeline.max_retained_wal');
+$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+
+# with one process for all, who waits gives it to those that are waited for
+$node->safe_psql('postgres', 'ALTER SYSTEM SET pipeline.max_workers = 1');
+$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+$load = load(30);
+workers(5);
+workers(2);
+workers(4);
+IPC::Run::finish($load);
+check('with one process', 4);
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET pipeline.max_workers');
+$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+
+# what is skipped is skipped by all
+halt(6);
+$node->safe_psql('postgres', "SELECT pipeline.stop('p')");
+IPC::Run::finish(load(5));
+$node->safe_psql('postgres', 'DELETE FROM blocked');
+$node->safe_psql('postgres', "BEGIN; LOCK src; TRUNCATE places, mirror, _pipeline.kept; DELETE FROM src; UPDATE counters SET n = 0; SELECT pipeline.start('p', skip_to_now => true); COMMIT");
+IPC::Run::finish(load(20));
+check('after a new beginning', 6);
+
+$node->safe_psql('postgres', "SELECT pipeline.drop_pipeline('p')");
+$node->poll("SELECT count(*) = 0 FROM _pipeline.consumers()", what => 'the places to be given up');
 $node->stop;
 done_testing();
