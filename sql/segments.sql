@@ -156,6 +156,17 @@ SELECT pipeline.wait_for('seg');
 SELECT * FROM dst WHERE id >= 61 ORDER BY id, part;
 SELECT * FROM types ORDER BY segment;
 
+-- Another version that the next segment cannot take changes nothing; one that it can,
+-- the row type.
+SELECT pipeline.deploy_stage('seg', 'cut', query => 'SELECT id, 1::bigint AS part, ref, n FROM event');
+:state
+SELECT * FROM types ORDER BY segment;
+SELECT pipeline.deploy_stage('seg', 'look up', query => 'SELECT e.id, e.part::int, l.name, e.n FROM event e JOIN look l USING (ref)') > 1 AS deployed;
+SELECT pipeline.deploy_stage('seg', 'cut', query => 'SELECT id, 7::bigint AS part, ref, n FROM event') > 1 AS deployed;
+SELECT * FROM types ORDER BY segment;
+INSERT INTO src VALUES (70, 1, 7);
+SELECT pipeline.wait_for('seg');
+SELECT * FROM dst WHERE id >= 70 ORDER BY id, part;
 SELECT pipeline.drop_pipeline('seg');
 SELECT * FROM types ORDER BY segment;
 
@@ -183,6 +194,8 @@ INSERT INTO src VALUES (7, 7, 7, 7);
 SELECT pipeline.wait_for('direct');
 SELECT * FROM copy1 ORDER BY id;
 SELECT * FROM copy2 ORDER BY id;
+SELECT pipeline.add_output('direct', 'copy2', name => 'third');
+:state
 SELECT pipeline.drop_output('direct', 'copy2');
 INSERT INTO src VALUES (8, 8, 8, 8);
 SELECT pipeline.wait_for('direct');

@@ -147,6 +147,16 @@ ppl_segments_check(const PplPipeline *before, const PplPipeline *after)
 		return;
 	foreach(lc, ppl_definition_segments(before))
 		check_change(before, lfirst(lc), after);
+
+	/* it may have been there once, and its number never comes again */
+	if (ppl_definition_segment(before, 1) == NULL &&
+		ppl_definition_segment(after, 1) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("all outputs of pipeline \"%s\" are isolated, and it was started",
+						before->name),
+				 errdetail("It has no stage, so what is not isolated would be a segment that it does not have any more."),
+				 errhint("Use isolate => true.")));
 }
 
 static void

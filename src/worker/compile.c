@@ -205,7 +205,7 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 {
 	ListCell   *lc;
 
-	compiler->source = ppl_shape_of_relation(pipeline->source);
+	compiler->source = ppl_shape_of_source(pipeline);
 	compiler->last = compiler->source;
 
 	compiler->steps = palloc(mul_size(list_length(pipeline->stages) + 1,

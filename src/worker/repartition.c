@@ -123,7 +123,8 @@ anyone_before(const PplWorker *worker, int version)
 
 /*
  * Make what checkpoints of the segment there are not: of all of its partitions, or of
- * this one alone.
+ * this one alone.  Those that are there are not even tried: that would wait for a worker
+ * which is changing its own, and may be waiting here for ours.
  */
 static void
 make_checkpoints(PplWorker *worker, const PplBatch *batch, bool all)
@@ -149,6 +150,9 @@ make_checkpoints(PplWorker *worker, const PplBatch *batch, bool all)
 					   " SELECT $1, $2, p, $5, $6, $7, $8, $7, $9, $10, $11,"
 					   "  pg_catalog.clock_timestamp()"
 					   " FROM pg_catalog.generate_series($3, $4) p"
+					   " WHERE NOT EXISTS (SELECT FROM " PPL_CHECKPOINTS " c"
+					   "  WHERE c.pipeline_id = $1 AND c.segment = $2"
+					   "  AND c.partition = p)"
 					   " ON CONFLICT (pipeline_id, segment, partition) DO NOTHING",
 					   lengthof(args), args);
 }
@@ -187,6 +191,7 @@ pass(PplWorker *worker, const PplBatch *batch, const PplPipeline *pipeline)
 					   "  since = $6, updated_at = pg_catalog.clock_timestamp()"
 					   " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3",
 					   lengthof(args), args);
+	PPL_FAILPOINT("worker-at-change");
 	make_checkpoints(worker, batch, true);
 	worker->checkpoint.position = batch->control_position;
 	worker->checkpoint.version = control->version;

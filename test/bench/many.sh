@@ -52,6 +52,20 @@ many_fan_out()
 	sql -At -c "SELECT 1000 * (used - $used) FROM processor('capture')"
 }
 
+# The same of pipelines that are stopped, whose outputs capture has not to read past.
+many_decode()
+{
+	local used
+
+	sql -c "SELECT count(pipeline.stop(pipeline)) FROM pipeline.status WHERE pipeline LIKE 'fan\_%'" -c "CALL wait_for_capture()" >/dev/null
+	used=$(sql -At -c "SELECT used FROM processor('capture')")
+	"$bindir/pgbench" -n -M prepared -c 4 -j 2 -t $((many / 4)) -D rows=200 -f "$top/test/bench/many_row.sql" \
+		>"$work/out/fan.log" 2>&1 || { tail -n 5 "$work/out/fan.log"; die "pgbench failed"; }
+	sql -c "CALL wait_for_capture()"
+	sql -At -c "SELECT 1000 * (used - $used) FROM processor('capture')"
+	sql -c "SELECT count(pipeline.start(pipeline)) FROM pipeline.status WHERE pipeline LIKE 'fan\_%'" >/dev/null
+}
+
 many()
 {
 	local wakeups
@@ -96,10 +110,13 @@ many()
 	say "many pipelines: one and twenty on one table"
 	sql -c "CALL many_define('fan', 1, 1, 1)" >/dev/null 2>&1 || die "could not declare"
 	many_fan_out 2000 1 >/dev/null
-	figure 0 fan_one "$(many_fan_out $((many * 20)) 1)" fan_one_bulk "$(many_fan_out "$many" 200)"
+	figure 0 fan_one "$(many_fan_out $((many * 20)) 1)" fan_one_bulk "$(many_fan_out "$many" 200)" \
+		fan_one_decode "$(many_decode)"
 	sql -c "CALL many_define('fan', 1, 2, 20)" >/dev/null 2>&1 || die "could not declare"
 	many_fan_out 2000 1 >/dev/null
-	figure 0 fan_twenty "$(many_fan_out $((many * 20)) 1)" fan_twenty_bulk "$(many_fan_out "$many" 200)"
+	figure 0 fan_twenty "$(many_fan_out $((many * 20)) 1)" fan_twenty_bulk "$(many_fan_out "$many" 200)" \
+		fan_twenty_decode "$(many_decode)"
+	sql -c "CALL many_wait()"
 	[ "$(sql -At -c "SELECT count(*) FROM fan_dst_20")" -ge $((many * 20)) ] || die "rows are missing in the fan"
 
 	without_extension

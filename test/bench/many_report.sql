@@ -10,8 +10,9 @@ FROM (VALUES
 	(3, '`SELECT * FROM pipeline.status`, beside `SELECT 1`', 'many_status', 'many_ping', 1, ' ms'),
 	(4, '`SELECT * FROM pipeline.health()`, beside `SELECT 1`', 'many_health', 'many_ping', 1, ' ms'),
 	(5, 'all busy at once: seconds, beside as many events of 12 pipelines', 'many_burst', 'few_burst', 1, ' s'),
-	(6, 'capture, processor time for rows of a table that 20 pipelines read, beside 1: 200 a transaction', 'fan_twenty_bulk', 'fan_one_bulk', 0, ' ms'),
-	(7, 'the same, a row a transaction, which wakes each of them for each', 'fan_twenty', 'fan_one', 0, ' ms'))
+	(6, 'capture, processor time to decode rows of a table that 20 pipelines read, all stopped, beside 1: 200 a transaction', 'fan_twenty_decode', 'fan_one_decode', 0, ' ms'),
+	(7, 'the same while they run: capture wakes each, and reads past what each writes', 'fan_twenty_bulk', 'fan_one_bulk', 0, ' ms'),
+	(8, 'the same, a row a transaction', 'fan_twenty', 'fan_one', 0, ' ms'))
 	v (n, label, a, b, digits, unit) ORDER BY n;
 \qecho
 SELECT format('Shared memory: %s kB for pipeline.max_segments = %s, %s bytes a segment.  While all are idle: %s processes beside the launcher, woken %s times in 5 s.  One row for a table that five pipelines read: %s of %s pipelines did anything, the row was through in %s s.',

@@ -285,57 +285,56 @@ $node->ledger_balanced('p', 'the ledger is balanced');
 
 # ---- several workers before it -------------------------------------------------
 
-# They commit in an order of their own, and rows move between them; what is behind is
-# right all the same, also when their number changes and one is killed.
+# They commit in an order of their own, but that of each region is kept, also when
+# their number changes and one is killed.
 $node->safe_psql('postgres', <<'SQL');
-CREATE TABLE moving (id int PRIMARY KEY, region int, n int);
-ALTER TABLE moving REPLICA IDENTITY FULL;
-CREATE TABLE moved (id int, region int, n int, PRIMARY KEY (id, region));
-CREATE TABLE moved2 (id int, region int, n int, PRIMARY KEY (region, id));
-SELECT pipeline.create_pipeline('w', 'moving', operations => '{insert,update,delete}',
-	consistency => 'causal', partition_by => '{region}', workers => 4);
-SELECT pipeline.add_stage('w', 'positive', 'transform', query => 'SELECT * FROM event WHERE n >= 0');
+CREATE TABLE visits (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, region int, n int);
+CREATE TABLE seen (id int, region int, n int, place bigint GENERATED ALWAYS AS IDENTITY);
+CREATE TABLE seen2 (LIKE seen INCLUDING IDENTITY);
+CREATE TABLE latest (region int PRIMARY KEY, id int, n int);
+SELECT pipeline.create_pipeline('w', 'visits', consistency => 'causal', partition_by => '{region}', workers => 4);
+SELECT pipeline.add_stage('w', 'positive', 'validate', query => 'SELECT n >= 0 FROM event');
 SELECT pipeline.add_stage('w', 'behind', 'transform', query => 'SELECT * FROM event', isolate => true);
-SELECT pipeline.add_output('w', 'moved');
-SELECT pipeline.add_output('w', 'moved2', isolate => true);
+SELECT pipeline.add_output('w', 'seen');
+SELECT pipeline.add_output('w', 'seen2', isolate => true);
 SELECT pipeline.start('w');
-CREATE PROCEDURE moves(k int) LANGUAGE plpgsql AS $$
-DECLARE r int;
+CREATE PROCEDURE visit(k int) LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1 .. k LOOP
-		r := (random() * 200)::int;
-		CASE (random() * 5)::int
-			WHEN 0 THEN DELETE FROM moving WHERE id = r;
-			WHEN 1 THEN UPDATE moving SET region = (random() * 20)::int, n = i WHERE id = r;
-			WHEN 2 THEN UPDATE moving SET n = CASE WHEN random() < 0.2 THEN -1 ELSE i END WHERE id = r;
-			WHEN 3 THEN UPDATE moving SET id = id + 1000, n = i WHERE id = r AND NOT EXISTS (SELECT FROM moving x WHERE x.id = r + 1000);
-			ELSE INSERT INTO moving VALUES (r, (random() * 20)::int, i) ON CONFLICT (id) DO UPDATE SET n = excluded.n, region = excluded.region;
-		END CASE;
+		INSERT INTO visits (region, n)
+		SELECT (random() * 20)::int, CASE WHEN random() < 0.1 THEN -1 ELSE i END FROM generate_series(1, 1 + i % 3);
 		COMMIT;
 	END LOOP;
 END $$;
 SQL
+$node->psql('postgres', q{SELECT pipeline.add_output('w', 'latest', mode => 'upsert')}, stderr => \my $refusal);
+like($refusal, qr/behind a segment with several workers is not supported yet/, 'upserts behind them are refused');
 
-sub moved_whole
+sub all_seen
 {
 	my ($what) = @_;
 
 	$node->caught_up('w');
-	$node->same_rows("TABLE $_", 'SELECT * FROM moving WHERE n >= 0', "$what: $_ is right") for 'moved', 'moved2';
+	for my $output ('seen', 'seen2')
+	{
+		$node->same_rows("SELECT id, region, n FROM $output", 'SELECT * FROM visits WHERE n >= 0', "$what: $output is right");
+		is($node->value("SELECT count(*) FROM (SELECT id, lag(id) OVER (PARTITION BY region ORDER BY place) AS before
+			FROM $output) o WHERE before > id"), 0, "$what: $output has each region's rows in order");
+	}
 	$node->ledger_balanced('w', "$what: the ledger is balanced");
 	return;
 }
 for my $workers (4, 2, 3)
 {
-	$node->safe_psql('postgres', "SELECT _pipeline.repartition('w', $workers)") if $workers != 4;
-	$node->safe_psql('postgres', 'CALL moves(3000)');
-	moved_whole("$workers workers");
+	$node->safe_psql('postgres', "SELECT pipeline.alter_pipeline('w', workers => $workers)") if $workers != 4;
+	$node->safe_psql('postgres', 'CALL visit(1500)');
+	all_seen("$workers workers");
 }
-$node->safe_psql('postgres', 'CALL moves(500)');
+$node->safe_psql('postgres', 'CALL visit(300)');
 $node->kill9_process('pipeline worker');
 $node->poll('SELECT true', what => 'the server');
-$node->safe_psql('postgres', 'CALL moves(500)');
-moved_whole('one killed');
+$node->safe_psql('postgres', 'CALL visit(300)');
+all_seen('one killed');
 $node->safe_psql('postgres', q{SELECT pipeline.drop_pipeline('w')});
 
 # ---- a copy --------------------------------------------------------------------

@@ -1,9 +1,8 @@
 # However a pipeline is cut, the result is that of the batch query: one to five
 # stages, isolated or not, one to four workers, one to three outputs, isolated or
 # not; while several sessions write, processes are killed, stages are deployed,
-# numbers of workers changed.  Batches come to each customer's rows in the order in
-# which these were committed (within one the plan of the statement may order them
-# otherwise), each event is counted once, and the ledger is balanced.
+# numbers of workers changed.  Each customer's rows come out in the order in which
+# they were committed, each event is counted once, and the ledger is balanced.
 #
 # PIPELINE_TOPOLOGY_ROUNDS says how many topologies, PIPELINE_TOPOLOGY_SEED repeats
 # those of an earlier run.
@@ -193,8 +192,9 @@ for my $round (1 .. $rounds)
 	{
 		$node->same_rows("SELECT id, customer, amount, trail FROM $output", $outputs->{$output},
 			"$name: $output is what the batch query gives");
-		is($node->value("SELECT count(*) FROM (SELECT min(id) AS first, lag(max(id)) OVER (PARTITION BY customer ORDER BY batch) AS last
-			FROM $output GROUP BY customer, batch) o WHERE last > first"), 0, "$name: $output has each customer's rows in order");
+		is($node->value("SELECT count(*) FROM (SELECT min(id) AS first, lag(max(id)) OVER (PARTITION BY customer ORDER BY batch) AS before
+			FROM $output GROUP BY customer, batch) b WHERE before > first"), 0,
+			"$name: $output has each customer's rows in order, batch by batch");
 	}
 	$node->ledger_balanced('p', "$name: the ledger is balanced");
 	is($node->value("SELECT events FROM pipeline.status WHERE pipeline = 'p'"),

@@ -177,6 +177,23 @@ for my $point (qw(worker-before-control worker-after-control worker-before-barri
 	}
 }
 
+# ---- several at the change at once --------------------------------------------
+
+# each has changed its own checkpoint, and then makes those that are new
+workers(2);
+check('before both come at once', 2);
+$node->failpoint_set('worker-at-change', 'wait');
+workers(4);
+$node->poll(q{SELECT count(*) = 2 FROM pg_stat_activity WHERE backend_type = 'pipeline worker'
+	AND backend_xid IS NOT NULL AND wait_event_type = 'Extension'}, what => 'both workers at the change');
+my $log_before = -s $node->logfile;
+$node->failpoint_clear('worker-at-change');
+check('both came at once', 4);
+unlike(slurp_file($node->logfile, $log_before), qr/deadlock detected/, 'without a deadlock');
+workers(2);
+check('and back', 2);
+$now = 2;
+
 # ---- while a partition stands still -----------------------------------------
 
 # the guard halts the partition of a key; the others come to the change, and wait
