@@ -195,6 +195,93 @@ INSERT INTO pw_src VALUES (4004, 1);
 CALL pw_wait('failed');
 SELECT DISTINCT last_error FROM pipeline.workers WHERE pipeline = 'pw7' AND state = 'failed';
 SELECT pipeline.drop_pipeline('pw7');
+
+-- workers of a stage: of one that begins a segment behind another one
+CREATE TABLE pw_late (id int PRIMARY KEY, customer int, amount int);
+CREATE TABLE pw_late_out (id int, customer int, amount int, place int GENERATED ALWAYS AS IDENTITY);
+CREATE TABLE pw_late_ups (id int PRIMARY KEY, customer int, amount int);
+CREATE FUNCTION pw_keep(r pw_late) RETURNS SETOF pw_late LANGUAGE sql IMMUTABLE AS 'SELECT r.*';
+CREATE FUNCTION pw_even(r pw_late) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	IF r.amount = 13 THEN
+		RAISE 'thirteen';
+	END IF;
+	RETURN NULL;
+END $$;
+SELECT pipeline.create_pipeline('pw8', source => 'pw_late');
+SELECT pipeline.add_stage('pw8', 'first', 'transform', 'pw_keep(pw_late)', isolate => true, workers => 2);
+SELECT pipeline.add_stage('pw8', 'first', 'transform', 'pw_keep(pw_late)', partition_by => '{customer}');
+SELECT pipeline.add_stage('pw8', 'first', 'transform', 'pw_keep(pw_late)');
+SELECT pipeline.add_stage('pw8', 'second', 'transform', 'pw_keep(pw_late)', workers => 2);
+SELECT pipeline.add_stage('pw8', 'second', 'transform', 'pw_keep(pw_late)', isolate => true, partition_by => '{}');
+-- strong has one
+SELECT pipeline.add_stage('pw8', 'second', 'transform', 'pw_keep(pw_late)', isolate => true, workers => 2);
+SELECT pipeline.drop_pipeline('pw8');
+SELECT pipeline.create_pipeline('pw8', source => 'pw_late', consistency => 'causal', workers => 2, partition_by => '{customer}');
+SELECT pipeline.add_stage('pw8', 'first', 'transform', 'pw_keep(pw_late)');
+SELECT pipeline.add_stage('pw8', 'second', 'validate', 'pw_even(pw_late)', isolate => true, workers => 2);
+SELECT pipeline.add_stage('pw8', 'second', 'validate', 'pw_even(pw_late)', isolate => true, workers => 2, partition_by => '{nobody}');
+SELECT pipeline.add_stage('pw8', 'second', 'validate', 'pw_even(pw_late)', isolate => true, workers => 2, partition_by => '{customer,customer}');
+-- the events of one amount come from two workers
+SELECT pipeline.add_stage('pw8', 'second', 'validate', 'pw_even(pw_late)', isolate => true, workers => 2, partition_by => '{amount}');
+SELECT pipeline.add_stage('pw8', 'second', 'validate', 'pw_even(pw_late)', isolate => true, workers => 3, partition_by => '{amount,customer}');
+SELECT pipeline.add_output('pw8', 'pw_late_ups', mode => 'upsert');
+SELECT pipeline.add_output('pw8', 'pw_late_out');
+SELECT stage, segment, workers, partition_by FROM pipeline.stages WHERE pipeline = 'pw8' ORDER BY position;
+SELECT pipeline.start('pw8');
+INSERT INTO pw_late SELECT i, i % 7, i FROM generate_series(1, 60) i;
+SELECT pipeline.wait_for('pw8');
+SELECT count(*), count(DISTINCT id) FROM pw_late_out;
+SELECT segment, partition, workers FROM pipeline.partitions WHERE pipeline = 'pw8' ORDER BY 1, 2;
+SELECT segment, sum(events) FROM pipeline.partitions WHERE pipeline = 'pw8' GROUP BY 1 ORDER BY 1;
+SELECT pipeline.alter_stage('pw8', 'first', workers => 2);
+SELECT pipeline.alter_stage('pw8', 'second', workers => 0);
+SELECT pipeline.alter_stage('pw8', 'second', workers => 2);
+INSERT INTO pw_late SELECT i, i % 7, i FROM generate_series(61, 100) i;
+SELECT pipeline.wait_for('pw8');
+SELECT segment, partition, workers FROM pipeline.partitions WHERE pipeline = 'pw8' ORDER BY 1, 2;
+SELECT pipeline.alter_stage('pw8', 'second', workers => 4, on_error => 'dead_letter', new_name => 'check');
+INSERT INTO pw_late SELECT i, i % 7, i FROM generate_series(101, 150) i;
+SELECT pipeline.wait_for('pw8');
+SELECT count(*), count(DISTINCT id) FROM pw_late_out;
+SELECT stage, segment, workers, partition_by FROM pipeline.stages WHERE pipeline = 'pw8' ORDER BY position;
+SELECT action, detail - 'timeout' FROM pipeline.audit_log WHERE pipeline = 'pw8' AND action = 'alter_stage' ORDER BY id;
+-- a letter is run again by the partition that has it then
+SELECT stage, segment, reason, event->>'id' AS id FROM pipeline.dead_letters WHERE pipeline = 'pw8';
+CREATE OR REPLACE FUNCTION pw_even(r pw_late) RETURNS text LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN NULL; END';
+SELECT pipeline.redrive('pw8');
+SELECT pipeline.wait_for('pw8');
+SELECT count(*), count(DISTINCT id) FROM pw_late_out;
+SELECT pipeline.drop_pipeline('pw8');
+-- without partition_by
+SELECT pipeline.create_pipeline('pw8', source => 'pw_late', consistency => 'eventual');
+SELECT pipeline.add_stage('pw8', 'first', 'transform', 'pw_keep(pw_late)');
+SELECT pipeline.add_stage('pw8', 'second', 'transform', 'pw_keep(pw_late)', isolate => true, workers => 2);
+SELECT pipeline.add_output('pw8', 'pw_late_out');
+SELECT pipeline.start('pw8');
+TRUNCATE pw_late, pw_late_out;
+INSERT INTO pw_late SELECT i, i % 7, i FROM generate_series(1, 60) i;
+SELECT pipeline.wait_for('pw8');
+SELECT count(*), count(DISTINCT id) FROM pw_late_out;
+SELECT segment, partition, events BETWEEN 1 AND 59 AS some FROM pipeline.partitions WHERE pipeline = 'pw8' AND segment = 2 ORDER BY 1, 2;
+SELECT pipeline.drop_pipeline('pw8');
+-- what is shared out by a column keeps it
+SELECT pipeline.create_pipeline('pw8', source => 'pw_late', consistency => 'causal');
+SELECT pipeline.add_stage('pw8', 'first', 'transform', query => 'SELECT id, customer, amount FROM event');
+SELECT pipeline.add_stage('pw8', 'second', 'transform', query => 'SELECT * FROM event', isolate => true, workers => 2, partition_by => '{customer}');
+SELECT pipeline.add_output('pw8', 'pw_late_out');
+SELECT pipeline.deploy_stage('pw8', 'first', query => 'SELECT id, customer::int2, amount FROM event');
+SELECT pipeline.start('pw8');
+SELECT pipeline.deploy_stage('pw8', 'first', query => 'SELECT id, customer, amount FROM event');
+SELECT pipeline.deploy_stage('pw8', 'first', query => 'SELECT id, amount FROM event');
+SELECT pipeline.drop_pipeline('pw8');
+-- rows that change or go
+SELECT pipeline.create_pipeline('pw8', source => 'pw_late', consistency => 'eventual', operations => '{insert,update}');
+SELECT pipeline.add_stage('pw8', 'first', 'transform', 'pw_keep(pw_late)');
+SELECT pipeline.add_stage('pw8', 'second', 'transform', 'pw_keep(pw_late)', isolate => true, workers => 2);
+SELECT pipeline.drop_pipeline('pw8');
+DROP FUNCTION pw_keep, pw_even;
+DROP TABLE pw_late, pw_late_out, pw_late_ups;
 DROP PROCEDURE pw_wait;
 DROP FUNCTION pw_shift, pw_total, pw_same;
 DROP TABLE pw_src, pw_pt, pw_out, pw_ups, pw_other, pw_wide, pw_key, pw_two, pw_two_out, pw_evt_out, pw_none, pw_hash;

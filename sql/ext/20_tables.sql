@@ -58,6 +58,8 @@ CREATE TABLE _pipeline.stages (
 	segment int NOT NULL DEFAULT 1,
 	workers int NOT NULL,
 	partition_by text[],
+	partition_key text[],
+	partition_since int NOT NULL DEFAULT 1,
 	on_error text NOT NULL,
 	max_attempts int NOT NULL,
 	timeout interval,
@@ -70,11 +72,16 @@ CREATE TABLE _pipeline.stages (
 	CONSTRAINT stages_kind_check CHECK (kind IN ('validate', 'enrich', 'transform')),
 	CONSTRAINT stages_code_check CHECK ((handler IS NULL) <> (query IS NULL)),
 	CONSTRAINT stages_on_error_check CHECK (on_error IN ('dead_letter', 'halt', 'skip')),
-	CONSTRAINT stages_max_attempts_check CHECK (max_attempts >= 1)
+	CONSTRAINT stages_max_attempts_check CHECK (max_attempts >= 1),
+	CONSTRAINT stages_workers_check CHECK (workers >= 1)
 );
 COMMENT ON TABLE _pipeline.stages IS 'one row a stage of a pipeline';
 COMMENT ON COLUMN _pipeline.stages.segment IS 'in which it runs, with the stages beside it of the same number';
 COMMENT ON COLUMN _pipeline.stages.settings IS 'in place of those of the pipeline and the server, of the first stage of a segment';
+COMMENT ON COLUMN _pipeline.stages.workers IS 'of the segment that it begins behind a hand-over; 1 of other stages';
+COMMENT ON COLUMN _pipeline.stages.partition_by IS 'columns of what the stage before returns; null: by event, if there are several workers';
+COMMENT ON COLUMN _pipeline.stages.partition_key IS 'the same by number and type in the row type of what is handed over';
+COMMENT ON COLUMN _pipeline.stages.partition_since IS 'version of the definition from which the number of workers holds';
 COMMENT ON COLUMN _pipeline.stages.handler IS 'qualified signature; text, because pg_upgrade refuses regprocedure';
 
 -- What a stage was stays known when it is dropped, for the lineage names it.

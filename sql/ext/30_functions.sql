@@ -56,11 +56,12 @@ CREATE FUNCTION pipeline.alter_stage(
 	max_attempts int DEFAULT NULL,
 	timeout interval DEFAULT NULL,
 	settings jsonb DEFAULT NULL,
-	new_name text DEFAULT NULL)
+	new_name text DEFAULT NULL,
+	workers int DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'pipeline_alter_stage'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pipeline.alter_stage(text, text, text, int, interval, jsonb, text) IS 'change what was declared of a stage but its code; null changes nothing';
+COMMENT ON FUNCTION pipeline.alter_stage(text, text, text, int, interval, jsonb, text, int) IS 'change what was declared of a stage but its code; null changes nothing';
 
 CREATE FUNCTION pipeline.alter_pipeline(
 	name text,

@@ -256,7 +256,13 @@ CREATE VIEW pipeline.partitions WITH (security_barrier) AS
 SELECT p.name AS pipeline,
 	c.segment,
 	c.partition,
-	coalesce(k.workers, p.workers) AS workers,
+	coalesce(k.workers, (
+		SELECT s.workers
+		FROM _pipeline.stages s
+		WHERE s.pipeline_id = c.pipeline_id AND s.segment = c.segment AND c.segment > 1
+		ORDER BY s.position
+		LIMIT 1
+	), CASE WHEN c.segment > 1 THEN 1 ELSE p.workers END) AS workers,
 	c.pid,
 	k.commit_lsn AS checkpoint,
 	CASE

@@ -30,6 +30,8 @@ PPL_FUNCTION(pipeline_alter_pipeline);
 
 static void require_change(FunctionCallInfo fcinfo, int first);
 static void check_stage_changes(FunctionCallInfo fcinfo);
+static void alter_declared_stage(FunctionCallInfo fcinfo, PplPipeline *pipeline,
+								 char *name);
 static bool is_no_timeout(FunctionCallInfo fcinfo, int argno);
 static void rename_stage(const PplPipeline *pipeline, const char *name,
 						 char *new_name);
@@ -40,24 +42,40 @@ static void rename_pipeline(const PplPipeline *pipeline, char *new_name);
 
 /*
  * pipeline.alter_stage(pipeline text, stage text, on_error text,
- *		max_attempts int, timeout interval, settings jsonb, new_name text)
+ *		max_attempts int, timeout interval, settings jsonb, new_name text,
+ *		workers int)
  */
 Datum
 pipeline_alter_stage(PG_FUNCTION_ARGS)
 {
 	char	   *pipeline_name = ppl_args_text(fcinfo, 0, "pipeline");
 	char	   *name = ppl_args_text(fcinfo, 1, "stage");
-	char	   *on_error = ppl_args_text_or_null(fcinfo, 2);
-	char	   *new_name = ppl_args_text_or_null(fcinfo, 6);
-	PplSqlArg	settings = ppl_change_settings(fcinfo, 5);
 	PplPipeline *pipeline;
+	bool		others = false;
 
 	PreventCommandIfReadOnly("pipeline.alter_stage");
 	require_change(fcinfo, 2);
 	check_stage_changes(fcinfo);
+	for (int i = 2; i < 7; i++)
+		others |= !PG_ARGISNULL(i);
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
 	(void) ppl_change_find_stage(pipeline, name);
+	if (!PG_ARGISNULL(7))
+		ppl_repartition_stage(pipeline, name, PG_GETARG_INT32(7));
+	if (others)
+		alter_declared_stage(fcinfo, pipeline, name);
+	PG_RETURN_VOID();
+}
+
+/* All but the number of workers. */
+static void
+alter_declared_stage(FunctionCallInfo fcinfo, PplPipeline *pipeline, char *name)
+{
+	char	   *on_error = ppl_args_text_or_null(fcinfo, 2);
+	char	   *new_name = ppl_args_text_or_null(fcinfo, 6);
+	PplSqlArg	settings = ppl_change_settings(fcinfo, 5);
+
 	{
 		PplSqlArg	args[] = {
 			ppl_sql_arg_int(pipeline->pipeline_id),
@@ -90,7 +108,6 @@ pipeline_alter_stage(PG_FUNCTION_ARGS)
 					 "settings", settings_text(fcinfo, 5),
 					 "new_name", new_name, NULL);
 	ppl_change_finish(pipeline, false);
-	PG_RETURN_VOID();
 }
 
 /* Error 22023 if all arguments from this one on are null. */

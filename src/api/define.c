@@ -209,6 +209,9 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
 	ppl_check_same_path(pipeline);
+	if (ppl_args_int(fcinfo, 6, "workers") > 1 || !PG_ARGISNULL(7))
+		ppl_workers_check_stage(pipeline, name, isolate && pipeline->stages != NIL,
+								pipeline->stages == NIL);
 	segment = ppl_segments_of_stage(pipeline, isolate);
 	ppl_access_bump_version(pipeline);
 
@@ -226,14 +229,16 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 			ppl_sql_arg_bool(isolate),
 			ppl_sql_arg_int(segment),
 			ppl_change_settings(fcinfo, 11),
+			ppl_sql_arg_int(ppl_args_int(fcinfo, 6, "workers")),
+			ppl_change_text_array(fcinfo, 7),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_STAGES
 						   " (pipeline_id, position, name, kind, handler, query,"
 						   " isolate, segment, workers, on_error, max_attempts, timeout,"
-						   " settings)"
+						   " settings, partition_by)"
 						   " SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4,"
-						   " $5, $9, $10, 1, $6, $7, $8, nullif($11, '{}')"
+						   " $5, $9, $10, $12, $6, $7, $8, nullif($11, '{}'), $13"
 						   " FROM " PPL_STAGES " WHERE pipeline_id = $1"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING stage_id",
@@ -286,13 +291,11 @@ check_stage_options(FunctionCallInfo fcinfo)
 				 errdetail(PG_ARGISNULL(3) ? "Neither is given." : "Both are given."),
 				 errhint("Give handler => 'function(row type)' or query => 'SELECT ... FROM event'.")));
 	ppl_change_check_positive("workers", workers);
-	if (workers > 1)
-		ppl_change_refuse_yet("workers", psprintf("%d", workers), "1");
-	if (!PG_ARGISNULL(7))
+	if (!PG_ARGISNULL(7) && ppl_args_text_array(fcinfo, 7, "partition_by") == NIL)
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("partition_by of a stage is not supported yet"),
-				 errhint("Leave partition_by out.")));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("partition_by must not be empty"),
+				 errhint("Name columns of what the stage before returns, or leave partition_by out.")));
 	ppl_change_check_on_error(on_error);
 	ppl_change_check_positive("max_attempts", max_attempts);
 	if (!PG_ARGISNULL(10))

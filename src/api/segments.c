@@ -42,7 +42,8 @@ static void require_readers_done(const PplPipeline *before,
 								 const PplPipeline *segment);
 static void require_no_letters(const PplPipeline *before,
 							   const PplPipeline *segment);
-static bool is_done(PplPlace place);
+static bool is_done(const PplPipeline *segment);
+static bool has_read_all(PplPlace place);
 static void wait_for_capture(PplDatabase *db);
 static void forget(PplPlace place, bool output);
 static void forget_hand_over(const PplPipeline *segment);
@@ -198,9 +199,7 @@ same_stages(const PplPipeline *a, const PplPipeline *b)
 static void
 require_done(const PplPipeline *before, const PplPipeline *segment)
 {
-	PplPlace	place = {before->pipeline_id, segment->segment, 1};
-
-	if (segment->upstream == 0 || is_done(place))
+	if (segment->upstream == 0 || is_done(segment))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -249,23 +248,45 @@ require_no_letters(const PplPipeline *before, const PplPipeline *segment)
 }
 
 /*
- * Has a worker no event left, neither in the spool nor in the backlog?  Control
- * records do not count.
+ * Have a segment's workers no event left, neither in the spool nor in the backlog?
+ * Control records do not count, but for a change of their number, which all of them
+ * must have come to.
  */
 static bool
-is_done(PplPlace place)
+is_done(const PplPipeline *segment)
 {
 	PplDatabase *db = ppl_shared ? ppl_database_find(MyDatabaseId) : NULL;
 	PplSqlArg	args[] = {
-		ppl_sql_arg_int(place.pipeline_id),
-		ppl_sql_arg_int(place.segment),
+		ppl_sql_arg_int(segment->pipeline_id),
+		ppl_sql_arg_int(segment->segment),
+		ppl_sql_arg_int(segment->partitioning.workers),
 	};
-	PplConsumer *consumer;
-	bool		done = false;
 
 	if (db == NULL)
 		return false;
 	wait_for_capture(db);
+	for (int i = 1; i <= segment->partitioning.workers; i++)
+	{
+		PplPlace	place = {segment->pipeline_id, segment->segment, i};
+
+		if (!has_read_all(place))
+			return false;
+	}
+	return !ppl_sql_bool(ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_BACKLOG
+									 " WHERE pipeline_id = $1 AND segment = $2)"
+									 " OR EXISTS (SELECT FROM " PPL_CHECKPOINTS
+									 " WHERE pipeline_id = $1 AND segment = $2"
+									 " AND partition > $3)",
+									 lengthof(args), args), 0, 0);
+}
+
+/* Has a worker no event left in the spool? */
+static bool
+has_read_all(PplPlace place)
+{
+	PplConsumer *consumer;
+	bool		done = false;
+
 	LWLockAcquire(ppl_shared->lock, LW_SHARED);
 	consumer = ppl_consumer_find(MyDatabaseId, place);
 	if (consumer != NULL)
@@ -276,10 +297,7 @@ is_done(PplPlace place)
 		done = pg_atomic_read_u64(&consumer->read_pos) >= end;
 	}
 	LWLockRelease(ppl_shared->lock);
-	return done &&
-		!ppl_sql_bool(ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_BACKLOG
-								  " WHERE pipeline_id = $1 AND segment = $2)",
-								  lengthof(args), args), 0, 0);
+	return done;
 }
 
 /* Have all that is committed by now decoded. */

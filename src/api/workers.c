@@ -37,10 +37,17 @@ PPL_FUNCTION(pipeline_partition_number);
 PPL_FUNCTION(pipeline_partition_of);
 
 static void check_outputs(const PplPipeline *pipeline);
-static void refuse_behind(const PplPipeline *pipeline, const PplOutput *output) pg_attribute_noreturn();
+static bool equal_words(const List *a, const List *b);
+static void refuse_behind(const PplOutput *output) pg_attribute_noreturn();
 static void check_output_key(const PplPipeline *pipeline,
 							 const PplOutput *output);
 static List *choose_columns(const PplPipeline *pipeline);
+static void forget_of_first(const PplPipeline *pipeline);
+static void settle_behind(const PplPipeline *pipeline, PplPipeline *segment);
+static List *columns_behind(const PplPipeline *segment);
+static void refuse_another_column(const PplPipeline *segment);
+static void check_order(const PplPipeline *pipeline,
+						const PplPipeline *segment);
 static char **split_row(char *text, int ncolumns);
 
 /*
@@ -126,6 +133,8 @@ void
 ppl_workers_settle(PplPipeline *pipeline)
 {
 	PplPartitioning *how = &pipeline->partitioning;
+	bool		several = false;
+	ListCell   *lc;
 
 	if (!pipeline->born)
 	{
@@ -154,10 +163,184 @@ ppl_workers_settle(PplPipeline *pipeline)
 						   "  partition_chosen = $4"
 						   " WHERE pipeline_id = $1",
 						   lengthof(args), args);
+		forget_of_first(pipeline);
 	}
 	ppl_workers_check(pipeline);
-	if (how->workers > 1)
+	foreach(lc, ppl_definition_segments(pipeline))
+	{
+		PplPipeline *segment = lfirst(lc);
+
+		several |= segment->partitioning.workers > 1;
+		if (segment->upstream != 0 && segment->stages != NIL)
+			settle_behind(pipeline, segment);
+	}
+	if (several || how->workers > 1)
 		check_outputs(pipeline);
+}
+
+/* A stage that has become the first one reads the source, by the pipeline's workers. */
+static void
+forget_of_first(const PplPipeline *pipeline)
+{
+	PplSqlArg	args[1];
+
+	if (pipeline->stages == NIL)
+		return;
+	args[0] = ppl_sql_arg_int(((PplStage *) linitial(pipeline->stages))->stage_id);
+	(void) ppl_sql_run("UPDATE " PPL_STAGES
+					   " SET workers = 1, partition_by = NULL, partition_key = NULL"
+					   " WHERE stage_id = $1 AND (workers > 1 OR partition_by IS NOT NULL)",
+					   lengthof(args), args);
+}
+
+/*
+ * Can a stage have workers of its own, or partition_by?  Error 22023 unless it begins
+ * a segment behind another one.
+ */
+void
+ppl_workers_check_stage(const PplPipeline *pipeline, const char *stage,
+						bool begins, bool first)
+{
+	if (begins)
+		return;
+	if (first)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the workers of stage \"%s\" are those of pipeline \"%s\"",
+						stage, pipeline->name),
+				 errdetail("It is the first stage, which reads the source."),
+				 errhint("Use create_pipeline(..., workers => ..., partition_by => ...), or SELECT pipeline.alter_pipeline(%s, workers => ...);",
+						 quote_literal_cstr(pipeline->name))));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("stage \"%s\" does not begin a segment", stage),
+			 errdetail("It runs in one statement with the stage before it, by the workers of that."),
+			 errhint("Use isolate => true when the stage is added.")));
+}
+
+/*
+ * The same for a segment behind a hand-over.  Its columns are looked up until the
+ * pipeline is started, and must stay what they are then, since rows on their way are
+ * shared out by them.
+ */
+static void
+settle_behind(const PplPipeline *pipeline, PplPipeline *segment)
+{
+	PplPartitioning *how = &segment->partitioning;
+	List	   *words = columns_behind(segment);
+
+	if (pipeline->born && how->key != NIL)
+	{
+		if (!equal_words(how->key, words))
+			refuse_another_column(segment);
+	}
+	else if (words != NIL)
+	{
+		PplSqlArg	args[] = {
+			ppl_sql_arg_int(((PplStage *) linitial(segment->stages))->stage_id),
+			ppl_sql_arg_words(words),
+		};
+
+		how->key = words;
+		(void) ppl_sql_run("UPDATE " PPL_STAGES " SET partition_key = $2"
+						   " WHERE stage_id = $1", lengthof(args), args);
+	}
+	if (how->workers == 1)
+		return;
+	if (segment->operations != PPL_OP_INSERT)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("several workers of a stage are not supported yet if rows of the source may change or go"),
+				 errdetail("Stage \"%s\" has %d workers, and operations of pipeline \"%s\" are not {insert} alone.",
+						   ((PplStage *) linitial(segment->stages))->name,
+						   how->workers, pipeline->name),
+				 errhint("Use workers => 1 for the stage, or operations => '{insert}' for the pipeline.")));
+	ppl_workers_check(segment);
+	check_order(pipeline, segment);
+}
+
+static bool
+equal_words(const List *a, const List *b)
+{
+	if (list_length(a) != list_length(b))
+		return false;
+	for (int i = 0; i < list_length(a); i++)
+	{
+		if (strcmp(list_nth(a, i), list_nth(b, i)) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Its columns of partition_by by number and type.  Errors as in ppl_workers_declare. */
+static List *
+columns_behind(const PplPipeline *segment)
+{
+	const PplStage *stage = linitial(segment->stages);
+	ListCell   *lc;
+
+	foreach(lc, segment->partitioning.columns)
+	{
+		if (get_attnum(segment->source, lfirst(lc)) <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" in partition_by of stage \"%s\" does not exist",
+							(char *) lfirst(lc), stage->name),
+					 errdetail("The stage before it returns no such column."),
+					 errhint("Name columns of what the stage before returns in partition_by.")));
+	}
+	return segment->partitioning.columns == NIL ? NIL :
+		ppl_workers_declare(segment);
+}
+
+static void
+refuse_another_column(const PplPipeline *segment)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a column in partition_by of stage \"%s\" would be another one",
+					((PplStage *) linitial(segment->stages))->name),
+			 errdetail("Rows that are on their way to the stage are shared out by its columns as they are."),
+			 errhint("Return columns with the same names and types, or drop the stage and add it again.")));
+}
+
+/*
+ * Consistency causal: all events with one value in partition_by must come from one
+ * worker of each segment before, or they would come in any order.
+ */
+static void
+check_order(const PplPipeline *pipeline, const PplPipeline *segment)
+{
+	const PplPipeline *before = segment;
+
+	if (strcmp(pipeline->consistency, "causal") != 0)
+		return;
+	while (before->upstream != 0)
+	{
+		ListCell   *lc;
+
+		before = ppl_definition_segment(pipeline, before->upstream);
+		if (before->partitioning.workers == 1)
+			continue;
+		foreach(lc, before->partitioning.columns)
+		{
+			bool		known = false;
+			ListCell   *lc2;
+
+			foreach(lc2, segment->partitioning.columns)
+				known |= strcmp(lfirst(lc), lfirst(lc2)) == 0;
+			if (known)
+				continue;
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("partition_by of stage \"%s\" does not have column \"%s\"",
+							((PplStage *) linitial(segment->stages))->name,
+							(char *) lfirst(lc)),
+					 errdetail("Segment %d before it has %d workers and is shared out by that column, so events with one value in partition_by of the stage come from several workers, in any order.",
+							   before->segment, before->partitioning.workers),
+					 errhint("Name that column in partition_by of the stage, too, use workers => 1, or consistency => 'eventual' if no order is needed.")));
+		}
+	}
 }
 
 /* The key of an upsert; NULL if it has none any more, which others say. */
@@ -228,8 +411,8 @@ check_outputs(const PplPipeline *pipeline)
 			const PplOutput *output = lfirst(lc2);
 
 			if (output->upsert && segment->upstream != 0)
-				refuse_behind(pipeline, output);
-			else if (output->upsert)
+				refuse_behind(output);
+			else if (output->upsert && pipeline->partitioning.workers > 1)
 				check_output_key(pipeline, output);
 		}
 	}
@@ -240,14 +423,13 @@ check_outputs(const PplPipeline *pipeline)
  * source row that went from one to another may come in the wrong one.
  */
 static void
-refuse_behind(const PplPipeline *pipeline, const PplOutput *output)
+refuse_behind(const PplOutput *output)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("an output of mode upsert behind a segment with several workers is not supported yet"),
-			 errdetail("Output \"%s\" is in a segment behind the first one, and workers is %d.",
-					   output->name, pipeline->partitioning.workers),
-			 errhint("Use mode => 'append', workers => 1, or stages without isolate.")));
+			 errdetail("Output \"%s\" is in a segment behind the first one.", output->name),
+			 errhint("Use mode => 'append', workers => 1 for the pipeline and its stages, or stages without isolate.")));
 }
 
 /* The names of a key, for a message. */

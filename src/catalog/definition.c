@@ -51,7 +51,7 @@ static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
 static void read_settings(const PplSqlResult *rows, int64 row, int column,
 						  PplSettings * settings);
 static void read_partitioning(const PplSqlResult *rows, int64 row,
-							  PplPartitioning * partitioning);
+							  PplPartitioning *partitioning);
 static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
 static void load_parts(List *pipelines);
@@ -60,6 +60,7 @@ static void load_stages(List *pipelines, const PplSqlArg *ids);
 static PplOnError read_on_error(const char *word);
 static void load_outputs(List *pipelines, const PplSqlArg *ids);
 static char *last_stage_name(const PplPipeline *pipeline);
+static void share_out(PplPipeline *part, const PplPipeline *pipeline);
 static Oid	extension_oid(void);
 
 /* See definition.h. */
@@ -295,11 +296,8 @@ ppl_definition_segment(const PplPipeline *pipeline, int segment)
 	part->hands_keys &= read && part->stages != NIL;
 	if (part->upstream != 0)
 	{
-		/* one worker, for whatever the one before shares out */
 		part->unordered = !pipeline->partitioning.ordered;
-		memset(&part->partitioning, 0, sizeof(part->partitioning));
-		part->partitioning.ordered = true;
-		part->partitioning.workers = 1;
+		share_out(part, pipeline);
 		part->source = ppl_definition_log(pipeline->pipeline_id, part->upstream);
 	}
 	if (part->stages != NIL && read)
@@ -308,6 +306,27 @@ ppl_definition_segment(const PplPipeline *pipeline, int segment)
 		part->log = ppl_definition_log(pipeline->pipeline_id, segment);
 	}
 	return part;
+}
+
+/*
+ * A segment behind a hand-over has the workers of its first stage; one for ever, if
+ * it is an isolated output.
+ */
+static void
+share_out(PplPipeline *part, const PplPipeline *pipeline)
+{
+	PplPartitioning *how = &part->partitioning;
+	const PplStage *first = part->stages ? linitial(part->stages) : NULL;
+
+	memset(how, 0, sizeof(*how));
+	how->ordered = first == NULL || pipeline->partitioning.ordered;
+	how->workers = first ? first->workers : 1;
+	if (first != NULL)
+	{
+		how->since = first->since;
+		how->columns = first->partition_by;
+		how->key = first->key;
+	}
 }
 
 /* See definition.h. */
@@ -525,7 +544,7 @@ ppl_definition_setting(const PplPipeline *pipeline, PplSetting setting)
 
 static void
 read_partitioning(const PplSqlResult *rows, int64 row,
-				  PplPartitioning * partitioning)
+				  PplPartitioning *partitioning)
 {
 	partitioning->ordered = strcmp(ppl_sql_text(rows, row, 11), "strong") == 0;
 	partitioning->workers = ppl_sql_int(rows, row, 12);
@@ -572,7 +591,8 @@ load_stages(List *pipelines, const PplSqlArg *ids)
 									  " segment, pipeline_id,"
 									  " (SELECT v.body_md5 FROM " PPL_STAGE_VERSIONS " v"
 									  "  WHERE v.pipeline_id = s.pipeline_id"
-									  "  AND v.stage_id = s.stage_id AND v.until IS NULL), settings"
+									  "  AND v.stage_id = s.stage_id AND v.until IS NULL), settings,"
+									  " workers, partition_since, partition_by, partition_key"
 									  " FROM " PPL_STAGES " s"
 									  " WHERE pipeline_id = ANY ($1)"
 									  " ORDER BY pipeline_id, position",
@@ -596,6 +616,12 @@ load_stages(List *pipelines, const PplSqlArg *ids)
 		stage->segment = ppl_sql_int(rows, row, 9);
 		stage->body_md5 = ppl_sql_text(rows, row, 11);
 		read_settings(rows, row, 12, &stage->settings);
+		stage->workers = ppl_sql_int(rows, row, 13);
+		stage->since = ppl_sql_int(rows, row, 14);
+		if (!ppl_sql_isnull(rows, row, 15))
+			stage->partition_by = read_words(ppl_sql_value(rows, row, 15));
+		if (!ppl_sql_isnull(rows, row, 16))
+			stage->key = read_words(ppl_sql_value(rows, row, 16));
 		pipeline->stages = lappend(pipeline->stages, stage);
 	}
 }

@@ -40,6 +40,12 @@ typedef struct PplStage
 	int			segment;		/* that it runs in */
 	PplSettings settings;
 	char	   *body_md5;		/* of that version, NULL if it is not known */
+
+	/* if it begins a segment behind a hand-over */
+	int			workers;
+	int			since;			/* definition version from which that holds */
+	List	   *partition_by;	/* columns of that, char * */
+	List	   *key;			/* the same by number and type, char * */
 } PplStage;
 
 typedef struct PplOutput
@@ -67,7 +73,7 @@ typedef struct PplPartitioning
 	List	   *columns;		/* partition_by, char *; NIL = by event id */
 	List	   *key;			/* the same by number and type, char * */
 	bool		chosen;			/* not declared: taken from keys of outputs */
-}			PplPartitioning;
+} PplPartitioning;
 
 typedef struct PplPipeline
 {

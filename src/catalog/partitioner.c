@@ -152,6 +152,13 @@ ppl_partition_require(const PplPipeline *pipeline,
 
 		if (OidIsValid(column->type))
 			continue;
+		if (pipeline->upstream != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("column \"%s\" in partition_by of segment %d is not what it was",
+							column->name, pipeline->segment),
+					 errdetail("Rows that were handed over and not processed yet were shared out by it."),
+					 errhint("Have the stage before return the column with the type that it had.")));
 		type = strchr(list_nth(pipeline->partitioning.key, i), ' ') + 1;
 		name = live_column(pipeline->source, column->attnum);
 		table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(pipeline->source)),

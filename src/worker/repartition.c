@@ -105,6 +105,16 @@ retire(PplWorker *worker)
 	LWLockRelease(ppl_shared->lock);
 }
 
+/* The worker's part of the definition, NULL if it is gone. */
+static PplPipeline *
+load_segment(const PplWorker *worker)
+{
+	PplPipeline *pipeline = ppl_definition_load(worker->pipeline_id);
+
+	return pipeline == NULL ? NULL :
+		ppl_definition_segment(pipeline, worker->place.segment);
+}
+
 /* Does another worker of the segment stand before the change of this version? */
 static bool
 anyone_before(const PplWorker *worker, int version)
@@ -244,7 +254,7 @@ ppl_repartition_act(PplWorker *worker, const PplBatch *batch)
 	StartTransactionCommand();
 	ppl_definition_lock(worker->pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	pipeline = ppl_definition_load(worker->pipeline_id);
+	pipeline = load_segment(worker);
 	gone = pipeline == NULL;
 	if (!gone && born)
 		passage = pass(worker, batch, pipeline);
@@ -390,7 +400,7 @@ ppl_repartition_unwanted(PplWorker *worker)
 	StartTransactionCommand();
 	ppl_definition_lock(worker->pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	pipeline = ppl_definition_load(worker->pipeline_id);
+	pipeline = load_segment(worker);
 	unwanted = pipeline != NULL && ppl_repartition_over(worker, pipeline);
 	beyond = pipeline != NULL &&
 		worker->place.partition > pipeline->partitioning.workers;
