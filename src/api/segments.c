@@ -43,7 +43,7 @@ static void require_readers_done(const PplPipeline *before,
 static void require_no_letters(const PplPipeline *before,
 							   const PplPipeline *segment);
 static bool is_done(PplPlace place);
-static void wait_for_capture(PplDatabase *db);
+static XLogRecPtr wait_for_capture(PplDatabase *db);
 static void forget(PplPlace place, bool output);
 static void forget_hand_over(const PplPipeline *segment);
 static void emit(const PplPipeline *pipeline, const PplShare *share,
@@ -261,11 +261,12 @@ is_done(PplPlace place)
 		ppl_sql_arg_int(place.segment),
 	};
 	PplConsumer *consumer;
+	XLogRecPtr	lsn;
 	bool		done = false;
 
 	if (db == NULL)
 		return false;
-	wait_for_capture(db);
+	lsn = wait_for_capture(db);
 	LWLockAcquire(ppl_shared->lock, LW_SHARED);
 	consumer = ppl_consumer_find(MyDatabaseId, place);
 	if (consumer != NULL)
@@ -276,14 +277,20 @@ is_done(PplPlace place)
 		done = pg_atomic_read_u64(&consumer->read_pos) >= end;
 	}
 	LWLockRelease(ppl_shared->lock);
-	return done &&
+	pg_read_barrier();
+
+	/* of what is not decoded, nobody knows yet whose it is */
+	return done && pg_atomic_read_u64(&db->decoded_lsn) >= lsn &&
 		!ppl_sql_bool(ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_BACKLOG
 								  " WHERE pipeline_id = $1 AND segment = $2)",
 								  lengthof(args), args), 0, 0);
 }
 
-/* Have all that is committed by now decoded. */
-static void
+/*
+ * Have all that is committed by now decoded: the end of that.  If capture does not get
+ * there for long, it is not waited for any longer.
+ */
+static XLogRecPtr
 wait_for_capture(PplDatabase *db)
 {
 	XLogRecPtr	lsn = ppl_wake_record_end(GetXLogInsertRecPtr());
@@ -297,6 +304,7 @@ wait_for_capture(PplDatabase *db)
 		(void) ConditionVariableTimedSleep(&db->changed, 100, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
+	return lsn;
 }
 
 /*
