@@ -44,7 +44,7 @@ static void require_no_letters(const PplPipeline *before,
 							   const PplPipeline *segment);
 static bool is_done(const PplPipeline *segment);
 static bool has_read_all(PplPlace place);
-static void wait_for_capture(PplDatabase *db);
+static XLogRecPtr wait_for_capture(PplDatabase *db);
 static void forget(PplPlace place, bool output);
 static void forget_hand_over(const PplPipeline *segment);
 static void emit(const PplPipeline *pipeline, const PplShare *share,
@@ -261,10 +261,11 @@ is_done(const PplPipeline *segment)
 		ppl_sql_arg_int(segment->segment),
 		ppl_sql_arg_int(segment->partitioning.workers),
 	};
+	XLogRecPtr	lsn;
 
 	if (db == NULL)
 		return false;
-	wait_for_capture(db);
+	lsn = wait_for_capture(db);
 	for (int i = 1; i <= segment->partitioning.workers; i++)
 	{
 		PplPlace	place = {segment->pipeline_id, segment->segment, i};
@@ -272,12 +273,16 @@ is_done(const PplPipeline *segment)
 		if (!has_read_all(place))
 			return false;
 	}
-	return !ppl_sql_bool(ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_BACKLOG
-									 " WHERE pipeline_id = $1 AND segment = $2)"
-									 " OR EXISTS (SELECT FROM " PPL_CHECKPOINTS
-									 " WHERE pipeline_id = $1 AND segment = $2"
-									 " AND partition > $3)",
-									 lengthof(args), args), 0, 0);
+	pg_read_barrier();
+
+	/* of what is not decoded, nobody knows yet whose it is */
+	return pg_atomic_read_u64(&db->decoded_lsn) >= lsn &&
+		!ppl_sql_bool(ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_BACKLOG
+								  " WHERE pipeline_id = $1 AND segment = $2)"
+								  " OR EXISTS (SELECT FROM " PPL_CHECKPOINTS
+								  " WHERE pipeline_id = $1 AND segment = $2"
+								  " AND partition > $3)",
+								  lengthof(args), args), 0, 0);
 }
 
 /* Has a worker no event left in the spool? */
@@ -300,8 +305,11 @@ has_read_all(PplPlace place)
 	return done;
 }
 
-/* Have all that is committed by now decoded. */
-static void
+/*
+ * Have all that is committed by now decoded: the end of that.  If capture does not get
+ * there for long, it is not waited for any longer.
+ */
+static XLogRecPtr
 wait_for_capture(PplDatabase *db)
 {
 	XLogRecPtr	lsn = ppl_wake_record_end(GetXLogInsertRecPtr());
@@ -315,6 +323,7 @@ wait_for_capture(PplDatabase *db)
 		(void) ConditionVariableTimedSleep(&db->changed, 100, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
+	return lsn;
 }
 
 /*

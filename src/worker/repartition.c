@@ -58,9 +58,12 @@ typedef enum Passage
 	PASSED,						/* it is behind it, or has nothing to do with
 								 * it */
 	AGAIN,						/* its position is another one: look anew */
+	EARLY,						/* the segment itself is not born yet */
 	LEFT						/* it is not among the new ones, or nobody is */
 } Passage;
 
+static void set_barrier(PplWorker *worker, bool barrier);
+static void wait_for_others(PplWorker *worker);
 static bool open_barrier(PplWorker *worker, int version);
 
 /*
@@ -212,7 +215,9 @@ pass(PplWorker *worker, const PplBatch *batch, const PplPipeline *pipeline)
 
 /*
  * This worker has not begun.  If others are before the change, it is for this one
- * that it begins here; if not, the change is long past.
+ * that it begins here; if not, the change is long past.  But if there is no
+ * checkpoint at all, those that were born with the segment have not even begun, and
+ * come here later.
  */
 static Passage
 join(PplWorker *worker, const PplBatch *batch, const PplPipeline *pipeline)
@@ -225,6 +230,9 @@ join(PplWorker *worker, const PplBatch *batch, const PplPipeline *pipeline)
 		worker->checkpoint = now;
 		return AGAIN;
 	}
+	if (pipeline->slot_lsn == worker->slot_lsn &&
+		!anyone_before(worker, PG_INT32_MAX))
+		return EARLY;
 	if (worker->place.partition <= batch->control.workers &&
 		pipeline->slot_lsn == worker->slot_lsn &&
 		anyone_before(worker, batch->control.version))
@@ -249,6 +257,8 @@ ppl_repartition_act(PplWorker *worker, const PplBatch *batch)
 	Passage		passage = LEFT;
 
 	watch_end(worker);
+	if (!born)
+		set_barrier(worker, true);
 	HOLD_CANCEL_INTERRUPTS();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -268,6 +278,14 @@ ppl_repartition_act(PplWorker *worker, const PplBatch *batch)
 	PPL_FAILPOINT("worker-after-control");
 	RESUME_CANCEL_INTERRUPTS();
 	MemoryContextSwitchTo(worker->context);
+	if (passage == EARLY)
+	{
+		ppl_spool_reader_seek(worker->reader, batch->end_pos);
+		wait_for_others(worker);
+		return false;
+	}
+	if (!born)
+		set_barrier(worker, false);
 
 	switch (passage)
 	{
@@ -279,6 +297,8 @@ ppl_repartition_act(PplWorker *worker, const PplBatch *batch)
 		case AGAIN:
 			ppl_spool_reader_seek(worker->reader, batch->end_pos);
 			return false;
+		case EARLY:
+			break;
 		case LEFT:
 			worker->stopped = true;
 			if (!gone)
@@ -324,7 +344,6 @@ bool
 ppl_repartition_holds(PplWorker *worker)
 {
 	int			version = worker->checkpoint.since;
-	int64		begin = ppl_clock_ms();
 
 	if (!worker->checkpoint.exists || worker->checkpoint.foreign ||
 		version == self.open)
@@ -333,14 +352,31 @@ ppl_repartition_holds(PplWorker *worker)
 	/* first the word that it waits: who comes last looks for that */
 	watch_end(worker);
 	self.arrived = true;
-	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	worker->consumer->barrier = true;
-	LWLockRelease(ppl_shared->lock);
+	set_barrier(worker, true);
 	if (open_barrier(worker, version))
 	{
 		self.open = version;
 		return false;
 	}
+	wait_for_others(worker);
+	return true;
+}
+
+/* Say that this worker waits for others, and only for them, or not any more. */
+static void
+set_barrier(PplWorker *worker, bool barrier)
+{
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	worker->consumer->barrier = barrier;
+	LWLockRelease(ppl_shared->lock);
+}
+
+/* Wait until one of them says something, or for a while. */
+static void
+wait_for_others(PplWorker *worker)
+{
+	int64		begin = ppl_clock_ms();
+
 	pgstat_report_activity(STATE_IDLE, NULL);
 	ConditionVariableBroadcast(&worker->db->changed);
 	self.arrived = false;		/* who leaves by itself waits all the same */
@@ -354,20 +390,21 @@ ppl_repartition_holds(PplWorker *worker)
 		self.arrived = false;
 		ppl_turn_leave(worker, PPL_WORKER_IDLE);
 	}
-	return true;
 }
 
 /*
  * A worker starts whose place has no checkpoint: is it one that the segment has no
- * more, and no change that was not reached by all wants it?  Then it is retired.  In
- * a transaction, under the definition's lock.
+ * more, and no change that was not reached by all wants it?  Then it is retired.  As
+ * long as the segment is not born, all changes are ahead.  In a transaction, under the
+ * definition's lock.
  */
 bool
 ppl_repartition_over(PplWorker *worker, const PplPipeline *pipeline)
 {
 	if (worker->checkpoint.exists ||
 		worker->place.partition <= pipeline->partitioning.workers ||
-		anyone_before(worker, pipeline->partitioning.since))
+		anyone_before(worker, pipeline->partitioning.since) ||
+		!anyone_before(worker, PG_INT32_MAX))
 		return false;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	worker->consumer->retired = true;
@@ -391,10 +428,7 @@ ppl_repartition_unwanted(PplWorker *worker)
 
 	if (worker->checkpoint.exists)
 		return false;
-	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	worker->consumer->barrier = true;
-	LWLockRelease(ppl_shared->lock);
-
+	set_barrier(worker, true);
 	HOLD_CANCEL_INTERRUPTS();
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -410,10 +444,6 @@ ppl_repartition_unwanted(PplWorker *worker)
 	MemoryContextSwitchTo(worker->context);
 
 	if (!beyond)
-	{
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		worker->consumer->barrier = false;
-		LWLockRelease(ppl_shared->lock);
-	}
+		set_barrier(worker, false);
 	return unwanted;
 }

@@ -283,6 +283,40 @@ $node->same_rows('SELECT id, part FROM quick', 'SELECT id, part FROM good', 'and
 $node->same_rows('SELECT id, part FROM slow', 'SELECT id, part FROM good', 'to all');
 $node->ledger_balanced('p', 'the ledger is balanced');
 
+# ---- one that is taken away ----------------------------------------------------
+
+# What was handed over is not done as long as capture has not decoded it: a stage that
+# begins a segment stays.
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE few (id int PRIMARY KEY);
+CREATE TABLE few_out (id int);
+SELECT pipeline.create_pipeline('f', 'few');
+SELECT pipeline.add_stage('f', 'first', 'transform', query => 'SELECT id FROM event, pg_advisory_xact_lock_shared(3)');
+SELECT pipeline.add_stage('f', 'second', 'transform', query => 'SELECT id FROM event', isolate => true);
+SELECT pipeline.add_output('f', 'few_out');
+SELECT pipeline.start('f');
+INSERT INTO few VALUES (1);
+SQL
+$node->caught_up('f');
+$session = shut(3);
+$node->safe_psql('postgres', 'INSERT INTO few VALUES (2)');
+$node->poll(q{SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, what => 'a batch');
+$node->failpoint_set('capture-after-decode', 'wait');
+$node->safe_psql('postgres', 'INSERT INTO look VALUES (100)');
+$node->failpoint_wait('capture-after-decode');
+$session->quit;
+$node->poll(q{SELECT count(*) = 2 FROM pipeline.lineage WHERE pipeline = 'f' AND output = '(first)'}, what => 'a hand-over');
+my ($rc, $stdout, $stderr) = $node->psql('postgres', q{SELECT pipeline.drop_stage('f', 'second')});
+like($stderr, qr/segment 2 of pipeline "f" has not done all that was handed over to it/,
+	'a segment is not dropped while rows that were handed over to it are not decoded');
+$node->failpoint_clear('capture-after-decode');
+$node->caught_up('f');
+$node->same_rows('TABLE few_out', 'TABLE few', 'which come');
+$node->safe_psql('postgres', q{SELECT pipeline.drop_stage('f', 'second'); INSERT INTO few VALUES (3)});
+$node->caught_up('f');
+$node->same_rows('TABLE few_out', 'TABLE few', 'then it can be dropped');
+$node->safe_psql('postgres', q{SELECT pipeline.drop_pipeline('f'); DELETE FROM look WHERE ref = 100});
+
 # ---- several workers before it -------------------------------------------------
 
 # They commit in an order of their own, but that of each region is kept, also when

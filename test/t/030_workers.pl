@@ -229,6 +229,29 @@ $node->caught_up('order');
 is($node->value("SELECT swaps('in_order')"), 0, 'in order all the same');
 $node->same_rows('SELECT k, n FROM in_order', 'TABLE steps', 'nothing is lost or doubled');
 
+# ---- changed before it has begun -----------------------------------------------
+
+# The number changes before a worker has come to the birth, in its transaction or right
+# after it: who is new waits for those that are born before.
+for my $how ('BEGIN; %s; COMMIT', '%s')
+{
+	my $name = $how eq '%s' ? 'after' : 'within';
+	$node->safe_psql('postgres', "CREATE TABLE $name (k int, n int); CREATE TABLE ${name}_out (LIKE $name, place bigint GENERATED ALWAYS AS IDENTITY)");
+	$node->safe_psql('postgres', sprintf($how, join(";\n",
+		"SELECT pipeline.create_pipeline('$name', '$name', consistency => 'causal', partition_by => '{k}', workers => 2)",
+		"SELECT pipeline.add_output('$name', '${name}_out'), pipeline.start('$name')",
+		"INSERT INTO $name SELECT n % 13, n FROM generate_series(1, 100) n",
+		"SELECT pipeline.alter_pipeline('$name', workers => 5)",
+		"INSERT INTO $name SELECT n % 13, n FROM generate_series(101, 200) n",
+		"SELECT pipeline.alter_pipeline('$name', workers => 3)",
+		"INSERT INTO $name SELECT n % 13, n FROM generate_series(201, 300) n")));
+	$node->caught_up($name);
+	$node->same_rows("SELECT k, n FROM ${name}_out", "TABLE $name", "changed $name the birth: nothing is lost or doubled");
+	is($node->value("SELECT count(*) FROM (SELECT n < lag(n) OVER (PARTITION BY k ORDER BY place) AS swapped FROM ${name}_out) x WHERE swapped"),
+		0, 'and in order');
+	$node->safe_psql('postgres', "SELECT pipeline.drop_pipeline('$name')");
+}
+
 # ---- four that wait do more than one -----------------------------------------
 
 # each event waits for a lock that it does not get
