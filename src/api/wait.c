@@ -17,6 +17,7 @@
 #include "pgstat.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "api/access.h"
@@ -37,6 +38,7 @@ typedef struct Workers
 	PplPlace	place;			/* any of the segment */
 	uint64		births;			/* of consumers, when these were looked up */
 	List	   *consumers;		/* PplConsumer * */
+	bool		none;			/* of them is there */
 } Workers;
 
 static TimestampTz wait_until(FunctionCallInfo fcinfo, int argno);
@@ -45,6 +47,7 @@ static bool wait_processed(PplDatabase *db, const PplPipeline *pipeline,
 static XLogRecPtr handed_over(int32 pipeline_id, int32 segment);
 static bool wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 						   TimestampTz until);
+static bool is_gone(PplPlace place);
 static bool is_processed(Workers *workers, XLogRecPtr lsn);
 static void find_workers(Workers *workers);
 
@@ -161,6 +164,7 @@ wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 {
 	bool		done;
 	bool		woken = false;
+	bool		looked = false;
 	Workers		workers = {.db = db, .place = place};
 
 	ConditionVariablePrepareToSleep(&db->changed);
@@ -172,6 +176,16 @@ wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 		done = is_processed(&workers, lsn);
 		if (done)
 			break;
+		if (workers.none && !looked)
+		{
+			ConditionVariableCancelSleep();
+			if (is_gone(place))
+				return true;
+			looked = true;
+			ConditionVariablePrepareToSleep(&db->changed);
+			continue;
+		}
+		looked = false;
 
 		/* have what is not flushed yet decoded too, but not the future */
 		wanted = Min(lsn, ppl_wake_record_end(GetXLogInsertRecPtr()));
@@ -192,6 +206,31 @@ wait_for_place(PplDatabase *db, PplPlace place, XLogRecPtr lsn,
 }
 
 /*
+ * Is there nothing to wait for any more, because the segment was dropped meanwhile?
+ * Error 42704 if the whole pipeline was.
+ */
+static bool
+is_gone(PplPlace place)
+{
+	PplPipeline *pipeline;
+	ListCell   *lc;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	pipeline = ppl_definition_load(place.pipeline_id);
+	PopActiveSnapshot();
+	if (pipeline == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the pipeline was dropped while it was waited for")));
+	foreach(lc, ppl_definition_shares(pipeline))
+	{
+		if (((PplShare *) lfirst(lc))->place.segment == place.segment)
+			return false;
+	}
+	return true;
+}
+
+/*
  * Has every worker of a segment done all commits up to lsn?  First what is
  * decoded, then what is done: a worker counts as having done it all when
  * nothing of what was decoded is left for it.  A new capture takes decoded_lsn
@@ -204,6 +243,7 @@ is_processed(Workers *workers, XLogRecPtr lsn)
 	bool		behind = false;
 	ListCell   *lc;
 
+	workers->none = false;
 	if (pg_atomic_read_u64(&workers->db->decoded_lsn) < lsn)
 		return false;
 	pg_read_barrier();
@@ -228,6 +268,7 @@ is_processed(Workers *workers, XLogRecPtr lsn)
 			behind = true;
 	}
 	LWLockRelease(ppl_shared->lock);
+	workers->none = !found;
 	pg_read_barrier();
 	return found && !behind &&
 		pg_atomic_read_u64(&workers->db->decoded_lsn) >= lsn;
