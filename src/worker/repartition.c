@@ -245,6 +245,28 @@ join(PplWorker *worker, const PplBatch *batch, const PplPipeline *pipeline)
 }
 
 /*
+ * Where its last commit ends is told by the others from now on: wait_for must not miss
+ * what it has handed over.
+ */
+static void
+bequeath_end(void)
+{
+	PplPlace	place = self.worker->place;
+
+	LWLockAcquire(ppl_shared->lock, LW_SHARED);
+	for (int i = 0; i < ppl_shared->nused; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid == MyDatabaseId &&
+			consumer->place.pipeline_id == place.pipeline_id &&
+			consumer->place.segment == place.segment)
+			ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);
+	}
+	LWLockRelease(ppl_shared->lock);
+}
+
+/*
  * Act on a control record that changes the number of workers.  False if the worker is
  * to stop, or to look for its place anew.
  */
@@ -301,6 +323,7 @@ ppl_repartition_act(PplWorker *worker, const PplBatch *batch)
 			break;
 		case LEFT:
 			worker->stopped = true;
+			bequeath_end();
 			if (!gone)
 				(void) open_barrier(worker, batch->control.version);
 			return false;
