@@ -33,7 +33,7 @@ SELECT pipeline.create_pipeline('e', 'src', operations => '{insert,NULL}');
 :state
 SELECT pipeline.create_pipeline('e', 'src', consistency => 'weak');
 :state
-SELECT pipeline.create_pipeline('e', 'src', consistency => 'eventual');
+SELECT pipeline.create_pipeline('e', 'src', consistency => 'causal', workers => 4);
 :state
 SELECT pipeline.create_pipeline('e', 'src', workers => 0);
 :state
@@ -140,8 +140,6 @@ SELECT pipeline.add_stage('e', 's', 'aggregate', query => 'SELECT count(*) AS n 
 SELECT pipeline.add_stage('e', 's', 'validate');
 :state
 SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', 'SELECT true FROM event');
-:state
-SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', isolate => true);
 :state
 SELECT pipeline.add_stage('e', 's', 'validate', 'check_src(src)', workers => 2);
 :state
@@ -261,8 +259,6 @@ SELECT pipeline.add_output('e', 'nope');
 SELECT pipeline.add_output('e', 'dst', mode => 'replace');
 :state
 SELECT pipeline.add_output('e', 'dst', key => '{id}');
-:state
-SELECT pipeline.add_output('e', 'dst', isolate => true);
 :state
 SELECT pipeline.add_output('e', 'dst', name => '');
 :state

@@ -166,8 +166,8 @@ SELECT pipeline.accept_schema('pauses');
 SELECT pipeline.wait_for('pauses');
 -- also if dead letters are run again in between
 ALTER TABLE source ADD COLUMN later int;
-INSERT INTO _pipeline.dead_letters (pipeline_id, version, kind, source, operation, event, commit_lsn, seq, xid, committed_at)
-SELECT pipeline_id, 1, 'failed', source, 'insert', '{"id": 60, "a": 60}', '0/1', 1, '1', now() FROM _pipeline.pipelines WHERE name = 'pauses';
+INSERT INTO _pipeline.dead_letters (pipeline_id, version, code_version, kind, source, operation, event, commit_lsn, seq, xid, committed_at)
+SELECT pipeline_id, 1, 1, 'failed', source, 'insert', '{"id": 60, "a": 60}', '0/1', 1, '1', now() FROM _pipeline.pipelines WHERE name = 'pauses';
 SELECT pipeline.redrive('pauses');
 SELECT pipeline.wait_for('pauses');
 INSERT INTO source (id, a) VALUES (61, 61);

@@ -9,16 +9,21 @@ CREATE TABLE _pipeline.pipelines (
 	operations text[] NOT NULL,
 	consistency text NOT NULL,
 	partition_by text[],
+	partition_key text[],
+	partition_chosen bool NOT NULL DEFAULT false,
+	partition_since int NOT NULL DEFAULT 1,
 	workers int NOT NULL,
 	lineage text NOT NULL,
 	on_schema_change text NOT NULL,
 	search_path text NOT NULL,
+	settings jsonb,
 	running bool NOT NULL DEFAULT false,
 	born bool NOT NULL DEFAULT false,
 	system_identifier bigint,
 	database oid,
 	slot_lsn pg_lsn,
 	version int NOT NULL DEFAULT 1,
+	next_segment int NOT NULL DEFAULT 2,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	CONSTRAINT pipelines_pkey PRIMARY KEY (pipeline_id),
 	CONSTRAINT pipelines_name_key UNIQUE (name),
@@ -29,10 +34,16 @@ CREATE TABLE _pipeline.pipelines (
 	CONSTRAINT pipelines_born_check CHECK (NOT born OR (system_identifier IS NOT NULL AND database IS NOT NULL AND slot_lsn IS NOT NULL))
 );
 COMMENT ON TABLE _pipeline.pipelines IS 'one row a pipeline';
+COMMENT ON COLUMN _pipeline.pipelines.partition_by IS 'columns of the source, by the names that they had when it was declared; null: by event id, if there are several workers';
+COMMENT ON COLUMN _pipeline.pipelines.partition_key IS 'the same by number and type';
+COMMENT ON COLUMN _pipeline.pipelines.partition_chosen IS 'partition_by was not declared, but taken from the keys of outputs';
+COMMENT ON COLUMN _pipeline.pipelines.partition_since IS 'version of the definition from which the number of workers holds';
 COMMENT ON COLUMN _pipeline.pipelines.search_path IS 'for user code, as it was when the pipeline was declared';
+COMMENT ON COLUMN _pipeline.pipelines.settings IS 'in place of those of the server, where a stage says nothing';
 COMMENT ON COLUMN _pipeline.pipelines.running IS 'what the owner asked for';
 COMMENT ON COLUMN _pipeline.pipelines.slot_lsn IS 'the slot in whose changes it was born: with another slot its position is lost; 0/0 = that was said';
 COMMENT ON COLUMN _pipeline.pipelines.born IS 'was started at least once, in the database named by system_identifier and database';
+COMMENT ON COLUMN _pipeline.pipelines.next_segment IS 'number that no segment of it ever had';
 COMMENT ON COLUMN _pipeline.pipelines.version IS 'of the definition, grows with each change of stages and outputs';
 
 CREATE TABLE _pipeline.stages (
@@ -44,11 +55,15 @@ CREATE TABLE _pipeline.stages (
 	handler text,
 	query text,
 	isolate bool NOT NULL,
+	segment int NOT NULL DEFAULT 1,
 	workers int NOT NULL,
 	partition_by text[],
+	partition_key text[],
+	partition_since int NOT NULL DEFAULT 1,
 	on_error text NOT NULL,
 	max_attempts int NOT NULL,
 	timeout interval,
+	settings jsonb,
 	version int NOT NULL DEFAULT 1,
 	CONSTRAINT stages_pkey PRIMARY KEY (stage_id),
 	CONSTRAINT stages_pipeline_id_fkey FOREIGN KEY (pipeline_id)
@@ -57,10 +72,48 @@ CREATE TABLE _pipeline.stages (
 	CONSTRAINT stages_kind_check CHECK (kind IN ('validate', 'enrich', 'transform')),
 	CONSTRAINT stages_code_check CHECK ((handler IS NULL) <> (query IS NULL)),
 	CONSTRAINT stages_on_error_check CHECK (on_error IN ('dead_letter', 'halt', 'skip')),
-	CONSTRAINT stages_max_attempts_check CHECK (max_attempts >= 1)
+	CONSTRAINT stages_max_attempts_check CHECK (max_attempts >= 1),
+	CONSTRAINT stages_workers_check CHECK (workers >= 1)
 );
 COMMENT ON TABLE _pipeline.stages IS 'one row a stage of a pipeline';
+COMMENT ON COLUMN _pipeline.stages.segment IS 'in which it runs, with the stages beside it of the same number';
+COMMENT ON COLUMN _pipeline.stages.settings IS 'in place of those of the pipeline and the server, of the first stage of a segment';
+COMMENT ON COLUMN _pipeline.stages.workers IS 'of the segment that it begins behind a hand-over; 1 of other stages';
+COMMENT ON COLUMN _pipeline.stages.partition_by IS 'columns of what the stage before returns; null: by event, if there are several workers';
+COMMENT ON COLUMN _pipeline.stages.partition_key IS 'the same by number and type in the row type of what is handed over';
+COMMENT ON COLUMN _pipeline.stages.partition_since IS 'version of the definition from which the number of workers holds';
 COMMENT ON COLUMN _pipeline.stages.handler IS 'qualified signature; text, because pg_upgrade refuses regprocedure';
+
+-- What a stage was stays known when it is dropped, for the lineage names it.
+CREATE TABLE _pipeline.stage_versions (
+	pipeline_id int NOT NULL,
+	stage_id int NOT NULL,
+	since int NOT NULL,
+	until int,
+	stage text NOT NULL,
+	version int NOT NULL,
+	handler text,
+	query text,
+	body_md5 text NOT NULL,
+	definition text,
+	deployed_by name,
+	deployed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	first_lsn pg_lsn,
+	last_lsn pg_lsn,
+	CONSTRAINT stage_versions_pkey PRIMARY KEY (pipeline_id, stage_id, since),
+	CONSTRAINT stage_versions_pipeline_id_fkey FOREIGN KEY (pipeline_id)
+		REFERENCES _pipeline.pipelines ON DELETE CASCADE,
+	CONSTRAINT stage_versions_code_check CHECK ((handler IS NULL) <> (query IS NULL)),
+	CONSTRAINT stage_versions_until_check CHECK (until > since)
+);
+CREATE UNIQUE INDEX stage_versions_live_key ON _pipeline.stage_versions (pipeline_id, stage_id) WHERE until IS NULL;
+COMMENT ON TABLE _pipeline.stage_versions IS 'one row each time that a version of a stage came into force';
+COMMENT ON COLUMN _pipeline.stage_versions.since IS 'version of the definition from which on it was in force';
+COMMENT ON COLUMN _pipeline.stage_versions.until IS 'version of the definition from which on it was not; null: it is in force';
+COMMENT ON COLUMN _pipeline.stage_versions.definition IS 'the command that makes the function as it was; null of a query';
+COMMENT ON COLUMN _pipeline.stage_versions.deployed_by IS 'null: a worker found the function replaced';
+COMMENT ON COLUMN _pipeline.stage_versions.first_lsn IS 'commit of the first event that it processed';
+COMMENT ON COLUMN _pipeline.stage_versions.last_lsn IS 'all that it processed was committed up to here; null while it is in force';
 
 CREATE TABLE _pipeline.outputs (
 	output_id int NOT NULL GENERATED BY DEFAULT AS IDENTITY,
@@ -72,6 +125,7 @@ CREATE TABLE _pipeline.outputs (
 	mode text NOT NULL,
 	key text[],
 	isolate bool NOT NULL,
+	segment int,
 	since int NOT NULL,
 	keeps bool NOT NULL DEFAULT false,
 	source_key text[],
@@ -84,6 +138,7 @@ CREATE TABLE _pipeline.outputs (
 COMMENT ON TABLE _pipeline.outputs IS 'one row an output of a pipeline';
 COMMENT ON COLUMN _pipeline.outputs.target_name IS 'qualified, as it was declared: a table that is dropped and created again is found by it';
 COMMENT ON COLUMN _pipeline.outputs.key IS 'columns by which an upsert finds rows; null = the primary key of the target';
+COMMENT ON COLUMN _pipeline.outputs.segment IS 'of its own; null = that of the last stage';
 COMMENT ON COLUMN _pipeline.outputs.since IS 'version of the definition that added it';
 COMMENT ON COLUMN _pipeline.outputs.keeps IS 'what each source row produced is in _pipeline.kept; otherwise its old row tells';
 
@@ -95,6 +150,7 @@ CREATE TABLE _pipeline.kept (
 	part int NOT NULL,
 	target_digest uuid NOT NULL,
 	target_key text[] NOT NULL,
+	partition_hash bigint NOT NULL DEFAULT 0,
 	CONSTRAINT kept_pkey PRIMARY KEY (output_id, source_digest, target_digest)
 );
 CREATE INDEX kept_target ON _pipeline.kept (output_id, target_digest, commit_lsn, seq);
@@ -102,6 +158,7 @@ COMMENT ON COLUMN _pipeline.outputs.source_key IS 'columns and types by which so
 COMMENT ON TABLE _pipeline.kept IS 'what each source row has in upsert outputs whose keys its old row does not tell';
 COMMENT ON COLUMN _pipeline.kept.source_digest IS 'of the values of the source''s key';
 COMMENT ON COLUMN _pipeline.kept.commit_lsn IS 'with seq, the event that wrote the row; 0/0 if that was in another life of the database';
+COMMENT ON COLUMN _pipeline.kept.partition_hash IS 'of the values of partition_by: whose row it is when the source row goes to another partition';
 COMMENT ON COLUMN _pipeline.kept.target_digest IS 'of the values of the output''s key, the same for equal ones';
 
 CREATE TABLE _pipeline.checkpoints (
@@ -111,6 +168,8 @@ CREATE TABLE _pipeline.checkpoints (
 	commit_lsn pg_lsn NOT NULL,
 	seq int NOT NULL,
 	version int NOT NULL,
+	workers int NOT NULL,
+	since int NOT NULL,
 	system_identifier bigint NOT NULL,
 	database oid NOT NULL,
 	slot_lsn pg_lsn NOT NULL,
@@ -119,6 +178,8 @@ CREATE TABLE _pipeline.checkpoints (
 	CONSTRAINT checkpoints_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE
 ) WITH (fillfactor = 50);
+COMMENT ON COLUMN _pipeline.checkpoints.workers IS 'so many partitions share the events behind this position; a partition beyond them takes none';
+COMMENT ON COLUMN _pipeline.checkpoints.since IS 'version of the definition from which that holds';
 COMMENT ON TABLE _pipeline.checkpoints IS 'event up to which a worker has committed, and of which slot that position is';
 
 CREATE TABLE _pipeline.backlog (
@@ -158,31 +219,41 @@ COMMENT ON COLUMN _pipeline.slot.secret IS 'proves that a control message in the
 
 CREATE TABLE _pipeline.counts (
 	pipeline_id int NOT NULL,
+	segment int NOT NULL,
+	partition int NOT NULL,
 	output_id int NOT NULL,
 	events bigint NOT NULL DEFAULT 0,
 	produced bigint NOT NULL DEFAULT 0,
 	filtered bigint NOT NULL DEFAULT 0,
 	rejected bigint NOT NULL DEFAULT 0,
 	failed bigint NOT NULL DEFAULT 0,
-	CONSTRAINT counts_pkey PRIMARY KEY (pipeline_id, output_id),
+	CONSTRAINT counts_pkey PRIMARY KEY (pipeline_id, segment, partition, output_id),
 	CONSTRAINT counts_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE _pipeline.counts IS 'the ledger: what became of the events of each output';
-COMMENT ON COLUMN _pipeline.counts.output_id IS '0 counts the events of the pipeline itself';
+COMMENT ON COLUMN _pipeline.counts.output_id IS '0 counts the events of the segment itself, -1 what it hands over';
 
 CREATE TABLE _pipeline.stage_counts (
 	pipeline_id int NOT NULL,
+	segment int NOT NULL,
+	partition int NOT NULL,
 	stage_id int NOT NULL,
 	events bigint NOT NULL DEFAULT 0,
 	rows bigint NOT NULL DEFAULT 0,
 	microseconds bigint NOT NULL DEFAULT 0,
 	errors bigint NOT NULL DEFAULT 0,
-	CONSTRAINT stage_counts_pkey PRIMARY KEY (pipeline_id, stage_id),
+	sample bigint[] NOT NULL DEFAULT '{0,0,0,0}',
+	sampled_at timestamptz NOT NULL,
+	former bigint[] NOT NULL DEFAULT '{0,0,0,0}',
+	former_at timestamptz NOT NULL,
+	CONSTRAINT stage_counts_pkey PRIMARY KEY (pipeline_id, segment, partition, stage_id),
 	CONSTRAINT stage_counts_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE _pipeline.stage_counts IS 'what went through each stage';
+COMMENT ON COLUMN _pipeline.stage_counts.sample IS 'events, rows, microseconds and errors as they were at sampled_at; taken anew by the first batch a minute later';
+COMMENT ON COLUMN _pipeline.stage_counts.former IS 'the sample before: rates are what came since then';
 
 CREATE TABLE _pipeline.audit_log (
 	id bigint NOT NULL GENERATED BY DEFAULT AS IDENTITY,

@@ -161,7 +161,8 @@ AS 'MODULE_PATHNAME', 'pipeline_logs_enough'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION _pipeline.logs_enough(oid, text[]) IS 'would this table do as the source of a pipeline with these operations?';
 
--- What a pipeline knows of old rows must also have the keys of outputs that keep nothing.
+-- What a pipeline knows of old rows must also have the keys of outputs that keep nothing,
+-- and with several workers the columns by which events are shared out.
 CREATE FUNCTION _pipeline.source_suffices(pipeline_id int, layout jsonb)
 RETURNS bool
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -176,6 +177,13 @@ SELECT _pipeline.logs_enough(p.source, p.operations) AND NOT EXISTS (
 		CROSS JOIN LATERAL jsonb_each(layout->'tables') AS t
 		JOIN pg_attribute a ON a.attrelid = t.key::oid AND a.attname = k.name AND a.attnum > 0
 	WHERE o.pipeline_id = p.pipeline_id AND o.mode = 'upsert' AND NOT o.keeps
+		AND t.value->>'replident' <> 'f' AND NOT t.value->'key' @> to_jsonb(a.attnum)
+) AND NOT EXISTS (
+	SELECT FROM unnest(p.partition_key) AS k(word)
+		JOIN pg_attribute s ON s.attrelid = p.source AND s.attnum = split_part(k.word, ' ', 1)::int
+		CROSS JOIN LATERAL jsonb_each(layout->'tables') AS t
+		JOIN pg_attribute a ON a.attrelid = t.key::oid AND a.attname = s.attname
+	WHERE p.workers > 1 AND p.operations && '{update,delete}'
 		AND t.value->>'replident' <> 'f' AND NOT t.value->'key' @> to_jsonb(a.attnum))
 FROM _pipeline.pipelines p
 WHERE p.pipeline_id = $1

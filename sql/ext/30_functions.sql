@@ -31,11 +31,50 @@ CREATE FUNCTION pipeline.add_stage(
 	partition_by text[] DEFAULT NULL,
 	on_error text DEFAULT 'dead_letter',
 	max_attempts int DEFAULT 5,
-	timeout interval DEFAULT NULL)
+	timeout interval DEFAULT NULL,
+	settings jsonb DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'pipeline_add_stage'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pipeline.add_stage(text, text, text, regprocedure, text, bool, int, text[], text, int, interval) IS 'append a stage to a pipeline';
+COMMENT ON FUNCTION pipeline.add_stage(text, text, text, regprocedure, text, bool, int, text[], text, int, interval, jsonb) IS 'append a stage to a pipeline';
+
+CREATE FUNCTION pipeline.deploy_stage(
+	pipeline text,
+	stage text,
+	handler regprocedure DEFAULT NULL,
+	query text DEFAULT NULL,
+	version int DEFAULT NULL)
+RETURNS int
+AS 'MODULE_PATHNAME', 'pipeline_deploy_stage'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.deploy_stage(text, text, regprocedure, text, int) IS 'have a stage run another handler or query, or an earlier version, from the next batch on; returns the version';
+
+CREATE FUNCTION pipeline.alter_stage(
+	pipeline text,
+	stage text,
+	on_error text DEFAULT NULL,
+	max_attempts int DEFAULT NULL,
+	timeout interval DEFAULT NULL,
+	settings jsonb DEFAULT NULL,
+	new_name text DEFAULT NULL,
+	workers int DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pipeline_alter_stage'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.alter_stage(text, text, text, int, interval, jsonb, text, int) IS 'change what was declared of a stage but its code; null changes nothing';
+
+CREATE FUNCTION pipeline.alter_pipeline(
+	name text,
+	lineage text DEFAULT NULL,
+	on_schema_change text DEFAULT NULL,
+	search_path text DEFAULT NULL,
+	settings jsonb DEFAULT NULL,
+	new_name text DEFAULT NULL,
+	workers int DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pipeline_alter_pipeline'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.alter_pipeline(text, text, text, text, jsonb, text, int) IS 'change what was declared of a pipeline; null changes nothing';
 
 CREATE FUNCTION pipeline.add_output(
 	pipeline text,
@@ -136,6 +175,24 @@ AS 'MODULE_PATHNAME', 'pipeline_ledger'
 LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
 COMMENT ON FUNCTION pipeline.ledger(text) IS 'proof, an output a row, that every event ended as produced, filtered, rejected or failed';
 
+CREATE FUNCTION pipeline.partition_of(pipeline text, key text)
+RETURNS int
+AS 'MODULE_PATHNAME', 'pipeline_partition_of'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.partition_of(text, text) IS 'the partition of events with these values in the columns of partition_by; several as a row, (a,b)';
+
+CREATE FUNCTION _pipeline.partition_number(hash bigint, workers int)
+RETURNS int
+AS 'MODULE_PATHNAME', 'pipeline_partition_number'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION _pipeline.partition_number(bigint, int) IS 'the partition of a hash among so many';
+
+CREATE FUNCTION pipeline.graph(name text DEFAULT NULL)
+RETURNS text
+AS 'MODULE_PATHNAME', 'pipeline_graph'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pipeline.graph(text) IS 'a pipeline, or all that the caller may see, as a Mermaid flowchart';
+
 -- Shared memory as rows, for the views.
 
 CREATE FUNCTION _pipeline.consumers(
@@ -161,10 +218,12 @@ CREATE FUNCTION _pipeline.consumers(
 	OUT message text,
 	OUT detail text,
 	OUT hint text,
-	OUT backlog bool)
+	OUT backlog bool,
+	OUT events_per_second float8,
+	OUT barrier bool)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_consumers'
-LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION _pipeline.consumers() IS 'workers and their positions in this database, from shared memory';
 
 CREATE FUNCTION _pipeline.databases(
@@ -276,6 +335,12 @@ RETURNS bool
 AS 'MODULE_PATHNAME', 'pipeline_put'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
 COMMENT ON FUNCTION pipeline._put(int, int, record) IS 'used by compiled statements: this row of an event is for an output of mode upsert';
+
+CREATE FUNCTION pipeline._hand(ordinal int, "row" record)
+RETURNS bool
+AS 'MODULE_PATHNAME', 'pipeline_hand'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1;
+COMMENT ON FUNCTION pipeline._hand(int, record) IS 'used by compiled statements: this row of an event is for the segments behind this one';
 
 CREATE FUNCTION pipeline._removed(output int, VARIADIC key "any")
 RETURNS bool

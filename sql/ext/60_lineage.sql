@@ -26,14 +26,17 @@ CREATE TABLE _pipeline.batches (
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE
 );
 COMMENT ON TABLE _pipeline.batches IS 'one row a batch, with the lineage of its events as one value';
+COMMENT ON COLUMN _pipeline.batches.version IS 'of the definition whose stages it ran, maybe over events from before that';
 CREATE INDEX batches_pipeline_id_last_lsn_idx ON _pipeline.batches (pipeline_id, last_lsn);
 
 CREATE TABLE _pipeline.reruns (
 	pipeline_id int NOT NULL,
+	segment int NOT NULL,
 	commit_lsn pg_lsn NOT NULL,
 	seq int NOT NULL,
+	part int NOT NULL,
 	batch_id bigint NOT NULL,
-	CONSTRAINT reruns_pkey PRIMARY KEY (pipeline_id, commit_lsn, seq),
+	CONSTRAINT reruns_pkey PRIMARY KEY (pipeline_id, segment, commit_lsn, seq, part),
 	CONSTRAINT reruns_pipeline_id_fkey FOREIGN KEY (pipeline_id)
 		REFERENCES _pipeline.pipelines ON DELETE CASCADE
 );
@@ -53,7 +56,8 @@ CREATE FUNCTION _pipeline.lineage_unfold(
 	OUT output text,
 	OUT output_key jsonb,
 	OUT part int,
-	OUT attempts int)
+	OUT attempts int,
+	OUT event_part int)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'pipeline_lineage_unfold'
 LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 1000;

@@ -7,11 +7,20 @@ SELECT p.name AS pipeline,
 	p.source,
 	p.operations,
 	p.consistency,
-	p.partition_by,
+	-- as the columns are called now
+	CASE
+		WHEN p.partition_key IS NULL THEN p.partition_by
+		ELSE (
+			SELECT array_agg(coalesce(a.attname::text, c.name) ORDER BY c.n)
+			FROM ROWS FROM (unnest(p.partition_by), unnest(p.partition_key)) WITH ORDINALITY AS c(name, word, n)
+				LEFT JOIN pg_catalog.pg_attribute a
+					ON a.attrelid = p.source AND a.attnum = split_part(c.word, ' ', 1)::int AND NOT a.attisdropped)
+	END AS partition_by,
 	p.workers,
 	p.lineage,
 	p.on_schema_change,
 	p.search_path,
+	p.settings,
 	p.running AND _pipeline.is_here(p.system_identifier, p.database) AS running,
 	p.version,
 	p.created_at
@@ -27,16 +36,42 @@ SELECT p.name AS pipeline,
 	s.handler,
 	s.query,
 	s.isolate,
+	s.segment,
 	s.workers,
 	s.partition_by,
 	s.on_error,
 	s.max_attempts,
 	s.timeout,
+	s.settings,
 	s.version
 FROM _pipeline.stages s
 	JOIN _pipeline.pipelines p ON p.pipeline_id = s.pipeline_id
 WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.stages IS 'stages of pipelines, with the version in force';
+
+CREATE VIEW pipeline.stage_versions WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	v.stage,
+	v.version,
+	CASE WHEN v.until IS NULL THEN 'live' ELSE 'retired' END AS state,
+	v.handler,
+	v.query,
+	v.body_md5,
+	v.deployed_by,
+	v.deployed_at,
+	v.first_lsn,
+	CASE WHEN v.first_lsn IS NOT NULL THEN coalesce(v.last_lsn, (
+		SELECT max(k.commit_lsn)
+		FROM _pipeline.stages s
+			JOIN _pipeline.checkpoints k ON k.pipeline_id = s.pipeline_id AND k.segment = s.segment
+		WHERE s.stage_id = v.stage_id)) END AS last_lsn,
+	v.since,
+	v.until,
+	v.definition
+FROM _pipeline.stage_versions v
+	JOIN _pipeline.pipelines p ON p.pipeline_id = v.pipeline_id
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.stage_versions IS 'each time that a version of a stage came into force; since and until are versions of the definition, which lineage names';
 
 CREATE VIEW pipeline.outputs WITH (security_barrier) AS
 SELECT p.name AS pipeline,
@@ -46,6 +81,13 @@ SELECT p.name AS pipeline,
 	o.mode,
 	o.key,
 	o.isolate,
+	coalesce(o.segment, (
+		SELECT s.segment
+		FROM _pipeline.stages s
+		WHERE s.pipeline_id = o.pipeline_id
+		ORDER BY s.position DESC
+		LIMIT 1
+	), 1) AS segment,
 	o.since
 FROM _pipeline.outputs o
 	JOIN _pipeline.pipelines p ON p.pipeline_id = o.pipeline_id
@@ -53,11 +95,14 @@ WHERE _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.outputs IS 'outputs of pipelines; since is the version of the definition that added it';
 
 -- A worker is "catching up" when it has a backlog, or when the last event it did
--- is older than 5 s and there are more; one that ended for want of events is "running" all the same.
+-- is older than 5 s and there are more; "repartitioning" when it waits for the others at
+-- a change of the number of workers; one that ended for want of events is "running" all the same.
 CREATE VIEW _pipeline.worker_states AS
 SELECT c.*,
 	CASE
-		WHEN c.state IN ('waiting', 'retrying', 'paused', 'failed', 'lost', 'starting') THEN c.state
+		WHEN c.state IN ('waiting', 'retrying', 'paused', 'failed', 'lost') THEN c.state
+		WHEN c.barrier THEN 'repartitioning'
+		WHEN c.state = 'starting' THEN c.state
 		WHEN c.state = 'idle' AND NOT c.caught_up THEN 'starting'
 		WHEN c.backlog THEN 'catching up'
 		WHEN NOT c.caught_up AND c.last_event_at < pg_catalog.clock_timestamp() - interval '5 s' THEN 'catching up'
@@ -113,7 +158,30 @@ SELECT p.name AS pipeline,
 	END AS last_error_at,
 	b.bytes AS backlog_bytes
 FROM _pipeline.pipelines p
-	LEFT JOIN _pipeline.counts n ON n.pipeline_id = p.pipeline_id AND n.output_id = 0
+	LEFT JOIN LATERAL (
+		SELECT max(s.events) FILTER (WHERE s.first) AS events,
+			max(s.produced) FILTER (WHERE s.first) AS produced,
+			max(s.filtered) FILTER (WHERE s.first) AS filtered,
+			sum(s.rejected)::bigint AS rejected,
+			sum(s.failed)::bigint AS failed
+		FROM (
+			SELECT coalesce(c.segment = (
+					SELECT t.segment
+					FROM _pipeline.stages t
+					WHERE t.pipeline_id = p.pipeline_id
+					ORDER BY t.position
+					LIMIT 1
+				), true) AS first,
+				sum(c.events)::bigint AS events,
+				sum(c.produced)::bigint AS produced,
+				sum(c.filtered)::bigint AS filtered,
+				sum(c.rejected)::bigint AS rejected,
+				sum(c.failed)::bigint AS failed
+			FROM _pipeline.counts c
+			WHERE c.pipeline_id = p.pipeline_id AND c.output_id = 0
+			GROUP BY c.segment
+		) s
+	) n ON true
 	LEFT JOIN _pipeline.databases() d ON _pipeline.is_here(p.system_identifier, d.database)
 	LEFT JOIN (
 		SELECT c.pipeline_id,
@@ -122,7 +190,7 @@ FROM _pipeline.pipelines p
 				WHEN bool_or(c.worker_state = 'failed') THEN 'failed'
 				WHEN bool_or(c.worker_state = 'paused') THEN 'paused'
 				WHEN bool_or(c.worker_state = 'retrying') THEN 'retrying'
-				WHEN bool_or(c.worker_state = 'waiting') THEN 'waiting'
+				WHEN bool_or(c.worker_state IN ('waiting', 'repartitioning')) THEN 'waiting'
 				WHEN bool_or(c.worker_state = 'starting') THEN 'starting'
 				WHEN bool_or(c.worker_state = 'catching up') THEN 'catching up'
 				ELSE 'running'
@@ -183,20 +251,71 @@ FROM _pipeline.worker_states c
 WHERE c.pid IS NOT NULL AND _pipeline.may_see(p.owner);
 COMMENT ON VIEW pipeline.workers IS 'worker processes of this database';
 
+-- A pipeline that was never started has no partition.
+CREATE VIEW pipeline.partitions WITH (security_barrier) AS
+SELECT p.name AS pipeline,
+	c.segment,
+	c.partition,
+	coalesce(k.workers, (
+		SELECT s.workers
+		FROM _pipeline.stages s
+		WHERE s.pipeline_id = c.pipeline_id AND s.segment = c.segment AND c.segment > 1
+		ORDER BY s.position
+		LIMIT 1
+	), CASE WHEN c.segment > 1 THEN 1 ELSE p.workers END) AS workers,
+	c.pid,
+	k.commit_lsn AS checkpoint,
+	CASE
+		WHEN NOT p.running THEN 'stopped'
+		ELSE c.worker_state
+	END AS state,
+	coalesce(n.events, 0) AS events,
+	c.events_per_second AS rows_per_second
+FROM _pipeline.worker_states c
+	JOIN _pipeline.pipelines p ON p.pipeline_id = c.pipeline_id
+	LEFT JOIN _pipeline.checkpoints k
+		ON k.pipeline_id = c.pipeline_id AND k.segment = c.segment AND k.partition = c.partition
+	LEFT JOIN _pipeline.counts n
+		ON n.pipeline_id = c.pipeline_id AND n.segment = c.segment AND n.partition = c.partition AND n.output_id = 0
+WHERE _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.partitions IS 'the workers'' shares of pipelines, with a process or without';
+
+-- Rates are since the former sample, which is one to two minutes old while a stage works.
 CREATE VIEW pipeline.stage_stats WITH (security_barrier) AS
 SELECT p.name AS pipeline,
 	s.position,
 	s.name AS stage,
 	s.kind,
+	s.segment,
 	coalesce(n.events, 0) AS events,
 	coalesce(n.rows, 0) AS rows,
 	coalesce(n.microseconds, 0) * interval '1 microsecond' AS time,
-	coalesce(n.errors, 0) AS errors
+	coalesce(n.errors, 0) AS errors,
+	n.events_per_second,
+	n.rows_per_second,
+	n.time_per_second / 1000000 AS time_per_second,
+	n.errors_per_second,
+	n.measured
 FROM _pipeline.stages s
 	JOIN _pipeline.pipelines p ON p.pipeline_id = s.pipeline_id
-	LEFT JOIN _pipeline.stage_counts n ON n.pipeline_id = s.pipeline_id AND n.stage_id = s.stage_id
+	LEFT JOIN LATERAL (
+		SELECT sum(c.events)::bigint AS events,
+			sum(c.rows)::bigint AS rows,
+			sum(c.microseconds)::bigint AS microseconds,
+			sum(c.errors)::bigint AS errors,
+			sum((c.events - c.former[1]) / w.seconds) AS events_per_second,
+			sum((c.rows - c.former[2]) / w.seconds) AS rows_per_second,
+			sum((c.microseconds - c.former[3]) / w.seconds) AS time_per_second,
+			sum((c.errors - c.former[4]) / w.seconds) AS errors_per_second,
+			max(pg_catalog.clock_timestamp() - c.former_at) AS measured
+		FROM _pipeline.stage_counts c
+			CROSS JOIN LATERAL (
+				SELECT greatest(extract(epoch FROM pg_catalog.clock_timestamp() - c.former_at), 0.001)::float8 AS seconds
+			) w
+		WHERE c.pipeline_id = s.pipeline_id AND c.stage_id = s.stage_id
+	) n ON true
 WHERE _pipeline.may_see(p.owner);
-COMMENT ON VIEW pipeline.stage_stats IS 'events into and rows out of each stage, its time and errors';
+COMMENT ON VIEW pipeline.stage_stats IS 'events into and rows out of each stage, its time and errors, in all and a second';
 
 -- Keys and reasons are payload: readers see them as null.
 CREATE VIEW pipeline.lineage WITH (security_barrier) AS
@@ -216,7 +335,8 @@ SELECT p.name AS pipeline,
 	u.part,
 	u.attempts,
 	b.batch_id,
-	b.processed_at
+	b.processed_at,
+	b.segment
 FROM (
 		SELECT q.pipeline_id, q.name, _pipeline.may_see_payload(q.owner) AS payload
 		FROM _pipeline.pipelines q
@@ -227,8 +347,10 @@ FROM (
 WHERE NOT EXISTS (
 		SELECT FROM _pipeline.reruns r
 		WHERE r.pipeline_id = b.pipeline_id
+			AND r.segment = b.segment
 			AND r.commit_lsn = u.commit_lsn
 			AND r.seq = u.seq
+			AND r.part = u.event_part
 			AND r.batch_id > b.batch_id);
 COMMENT ON VIEW pipeline.lineage IS 'what became of each event in each output, by which version, in which batch';
 
@@ -260,7 +382,7 @@ COMMENT ON VIEW pipeline.batches IS 'what each worker processed in one transacti
 CREATE VIEW pipeline.dead_letters WITH (security_barrier) AS
 SELECT d.id,
 	p.name AS pipeline,
-	d.version,
+	d.code_version AS version,
 	d.stage,
 	d.kind,
 	d.reason,
@@ -280,7 +402,9 @@ SELECT d.id,
 	d.state,
 	d.queued,
 	d.output,
-	d.superseded
+	d.superseded,
+	d.segment,
+	d.part
 FROM _pipeline.dead_letters d
 	JOIN _pipeline.pipelines p ON p.pipeline_id = d.pipeline_id
 WHERE _pipeline.may_see_payload(p.owner);

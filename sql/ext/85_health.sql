@@ -157,13 +157,11 @@ SELECT p.pipeline_id,
 	s.backlog_bytes
 FROM pipeline.status s
 	JOIN _pipeline.pipelines p ON p.name = s.pipeline
-	LEFT JOIN LATERAL (
-		SELECT c.*
+	LEFT JOIN (
+		SELECT DISTINCT ON (c.pipeline_id, c.worker_state) c.*
 		FROM _pipeline.worker_states c
-		WHERE c.pipeline_id = p.pipeline_id AND c.worker_state = s.state
-		ORDER BY c.since
-		LIMIT 1
-	) w ON true
+		ORDER BY c.pipeline_id, c.worker_state, c.since
+	) w ON w.pipeline_id = p.pipeline_id AND w.worker_state = s.state
 WHERE NOT pg_catalog.pg_is_in_recovery()
 	AND EXISTS (SELECT FROM pg_catalog.pg_settings g WHERE g.name = 'pipeline.max_databases')
 	AND pg_catalog.current_setting('wal_level') = 'logical';
@@ -205,11 +203,12 @@ FROM _pipeline.patients h
 		FROM _pipeline.outputs a
 		WHERE a.pipeline_id = h.pipeline_id
 	) a
-WHERE h.running AND NOT EXISTS (
+WHERE h.running
+	AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.target)
+	AND NOT EXISTS (
 		SELECT FROM pg_catalog.pg_class c
 			JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.oid = o.target
-			OR pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) = o.target_name)
+		WHERE pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) = o.target_name)
 UNION ALL
 SELECT h.pipeline_id, h.name, '42883', pg_catalog.format('function %s of %s %s does not exist any more', u.handler, u.kind, u.name),
 	pg_catalog.format('/* create function %s again, or */ SELECT pipeline.drop_%s(%L, %L);', _pipeline.remark(u.handler), u.kind, h.name, u.name)
@@ -227,6 +226,7 @@ WHERE h.running AND u.handler NOT LIKE 'pg\_catalog.%'
 COMMENT ON VIEW _pipeline.needs IS 'health: what a started pipeline needs and has not';
 
 -- A pipeline that does not go on.  What _pipeline.needs explains is not said twice.
+-- To wait for a turn is no problem, unless it takes long.
 CREATE VIEW _pipeline.standstills AS
 SELECT CASE
 		WHEN h.state = 'waiting' OR h.state = 'retrying' AND h.sqlstate <> '53100' THEN 'warning'
@@ -263,8 +263,9 @@ SELECT CASE
 	END AS hint
 FROM _pipeline.patients h
 WHERE (h.state = 'lost'
-		OR h.by_worker AND (h.state IN ('failed', 'paused', 'waiting')
-			OR h.state = 'retrying' AND (h.sqlstate = '53100' OR h.since < pg_catalog.clock_timestamp() - interval '10 s')))
+		OR h.by_worker AND (h.state IN ('failed', 'paused')
+			OR h.state = 'retrying' AND h.sqlstate = '53100'
+			OR h.state IN ('retrying', 'waiting') AND h.since < pg_catalog.clock_timestamp() - interval '10 s'))
 	AND NOT EXISTS (
 		SELECT FROM _pipeline.needs n
 		WHERE n.pipeline_id = h.pipeline_id AND n.sqlstate = h.sqlstate AND h.state = 'failed');
@@ -296,6 +297,28 @@ FROM _pipeline.patients h
 		WHERE d.pipeline_id = h.pipeline_id AND d.queued
 	) q
 WHERE NOT h.running AND q.queued > 0
+UNION ALL
+-- all workers stand at one place until the last has come there
+SELECT h.name,
+	pg_catalog.format('its change to %s workers waits for partition %s, which is %s', n.workers, n.partition, n.worker_state),
+	n.since,
+	pg_catalog.format('SELECT partition, state, checkpoint FROM pipeline.partitions WHERE pipeline = %L; -- all go on when it has come there', h.name)
+FROM _pipeline.patients h
+	CROSS JOIN LATERAL (
+		SELECT b.workers, k.partition, c.worker_state, w.since
+		FROM _pipeline.worker_states w
+			JOIN _pipeline.checkpoints b
+				ON b.pipeline_id = w.pipeline_id AND b.segment = w.segment AND b.partition = w.partition
+			JOIN _pipeline.checkpoints k
+				ON k.pipeline_id = b.pipeline_id AND k.segment = b.segment AND k.version < b.since
+			JOIN _pipeline.worker_states c
+				ON c.pipeline_id = k.pipeline_id AND c.segment = k.segment AND c.partition = k.partition
+		WHERE w.pipeline_id = h.pipeline_id AND w.barrier
+			AND c.worker_state IN ('failed', 'paused', 'retrying', 'waiting')
+		ORDER BY w.since, k.partition
+		LIMIT 1
+	) n
+WHERE h.running
 UNION ALL
 SELECT h.name,
 	pg_catalog.format('it is %s, and holds %s', h.state, m.held),
@@ -336,11 +359,13 @@ UNION ALL
 SELECT 'warning', pipeline, what, since, hint FROM _pipeline.warnings;
 COMMENT ON VIEW _pipeline.problems IS 'health: all of them, for each reader those of the pipelines it may see';
 
--- As its caller: the views behind it ask who reads them.
+-- As its caller: the views behind it ask who reads them.  To compile them would take
+-- longer than to run them, for a thousand pipelines, too.
 CREATE FUNCTION pipeline.health()
 RETURNS TABLE (severity text, pipeline text, what text, since timestamptz, hint text)
 LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 10
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 BEGIN ATOMIC
 	SELECT p.severity, p.pipeline, p.what, p.since, p.hint
 	FROM _pipeline.problems p

@@ -5,11 +5,16 @@ REVOKE ALL ON SCHEMA pipeline FROM PUBLIC;
 REVOKE ALL ON SCHEMA _pipeline FROM PUBLIC;
 GRANT USAGE ON SCHEMA pipeline TO pipeline_reader, pipeline_operator, pipeline_admin;
 
+-- Streams are made by those who get the right, and written by those who may INSERT.
+GRANT USAGE ON FOREIGN SERVER pipeline TO pipeline_admin;
+
 GRANT SELECT ON pipeline.pipelines TO PUBLIC;
 GRANT SELECT ON pipeline.stages TO PUBLIC;
+GRANT SELECT ON pipeline.stage_versions TO PUBLIC;
 GRANT SELECT ON pipeline.outputs TO PUBLIC;
 GRANT SELECT ON pipeline.status TO PUBLIC;
 GRANT SELECT ON pipeline.workers TO PUBLIC;
+GRANT SELECT ON pipeline.partitions TO PUBLIC;
 GRANT SELECT ON pipeline.stage_stats TO PUBLIC;
 GRANT SELECT ON pipeline.lineage TO PUBLIC;
 GRANT SELECT ON pipeline.batches TO PUBLIC;

@@ -8,7 +8,7 @@ COMMENT ON FUNCTION _pipeline.schema_changed() IS 'note which sources of pipelin
 REVOKE ALL ON FUNCTION _pipeline.schema_changed() FROM PUBLIC;
 
 CREATE EVENT TRIGGER pipeline_schema_changed ON ddl_command_end
-	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'ALTER TYPE', 'ALTER INDEX', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER SEQUENCE', 'CREATE SCHEMA')
+	WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'ALTER TYPE', 'ALTER INDEX', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER FOREIGN TABLE', 'ALTER SEQUENCE', 'CREATE SCHEMA', 'CREATE FOREIGN TABLE')
 	EXECUTE FUNCTION _pipeline.schema_changed();
 COMMENT ON EVENT TRIGGER pipeline_schema_changed IS 'pipelines hear of changes of their sources';
 ALTER EVENT TRIGGER pipeline_schema_changed ENABLE ALWAYS;

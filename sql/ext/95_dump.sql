@@ -6,6 +6,7 @@ SELECT pg_catalog.pg_extension_config_dump('_pipeline.pipelines', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.pipelines_pipeline_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.stages', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.stages_stage_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('_pipeline.stage_versions', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.outputs', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.outputs_output_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('_pipeline.kept', '');

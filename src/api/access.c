@@ -203,10 +203,27 @@ void
 ppl_access_announce(const PplPipeline *pipeline)
 {
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
-	if (pipeline->born)
-		ppl_control_emit(PPL_CONTROL_CHANGE, pipeline->pipeline_id,
-						 pipeline->version, pipeline->source, pipeline->owner,
-						 pipeline->operations);
+	ppl_access_tell(pipeline, PPL_CONTROL_CHANGE);
+}
+
+/*
+ * Tell capture and all workers of a pipeline, if it was ever started, at the
+ * commit of this transaction.
+ */
+void
+ppl_access_tell(const PplPipeline *pipeline, PplControlAction action)
+{
+	PplControl	control = {0};
+
+	if (!pipeline->born)
+		return;
+	control.action = action;
+	control.pipeline_id = pipeline->pipeline_id;
+	control.version = pipeline->version;
+	control.source = pipeline->source;
+	control.owner = pipeline->owner;
+	control.operations = pipeline->operations;
+	ppl_control_emit(&control);
 }
 
 /*

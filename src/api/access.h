@@ -7,6 +7,7 @@
 
 #include "storage/lockdefs.h"
 
+#include "base/control.h"
 #include "catalog/definition.h"
 
 typedef enum PplRight
@@ -22,6 +23,8 @@ extern PplPipeline *ppl_access_open(const char *name, PplRight right,
 extern PplPipeline *ppl_access_reload(const PplPipeline *pipeline);
 extern void ppl_access_bump_version(PplPipeline *pipeline);
 extern void ppl_access_announce(const PplPipeline *pipeline);
+extern void ppl_access_tell(const PplPipeline *pipeline,
+							PplControlAction action);
 extern void ppl_access_audit(const PplPipeline *pipeline, const char *action,
 							 ...);
 

@@ -35,6 +35,7 @@
 #include "api/check.h"
 #include "catalog/handler.h"
 #include "catalog/names.h"
+#include "catalog/source.h"
 #include "catalog/sql.h"
 #include "worker/compile.h"
 
@@ -193,7 +194,7 @@ ppl_check_source(Oid relid, Oid owner)
 static void
 refuse_other_sources(Relation rel)
 {
-	const char *needed = "an ordinary or partitioned table";
+	const char *needed = "an ordinary or partitioned table, or a stream";
 
 	switch (rel->rd_rel->relkind)
 	{
@@ -207,6 +208,8 @@ refuse_other_sources(Relation rel)
 			refuse_kind(rel, "source", "a materialized view", needed,
 						"A refresh replaces it as a whole and is no event: name the table that its rows come from.");
 		case RELKIND_FOREIGN_TABLE:
+			if (ppl_source_is_stream(rel))
+				return;
 			refuse_kind(rel, "source", "a foreign table", needed,
 						"Its rows are not in the log of this server: declare the pipeline where they are.");
 		case RELKIND_SEQUENCE:
@@ -227,8 +230,10 @@ ppl_check_target(Oid relid, Oid owner, const char *output)
 	Relation	rel = open_relation(relid, "target", output);
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION &&
-		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		refuse_kind(rel, "target", "no table", "an ordinary or partitioned table",
+		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE &&
+		!ppl_source_is_stream(rel))
+		refuse_kind(rel, "target", "no table",
+					"an ordinary or partitioned table, or a stream",
 					"Name the table that the rows shall be inserted into.");
 	require_schema(rel, owner);
 	/* of which columns, ppl_target_resolve knows */
@@ -245,7 +250,7 @@ ppl_check_target(Oid relid, Oid owner, const char *output)
 }
 
 /*
- * Rows of an unlogged partition and of a foreign one are not in the WAL, so they
+ * Rows of an unlogged partition and of a foreign one that is no stream are not in the WAL, so they
  * could never be events.
  */
 static void
@@ -259,7 +264,13 @@ require_logged_partitions(Relation rel)
 				" t.parentrelid::regclass::text"
 				" FROM pg_partition_tree($1) t JOIN pg_class c ON c.oid = t.relid"
 				" WHERE t.isleaf AND t.level > 0"
-				" AND (c.relkind = 'f' OR c.relpersistence = 'u')"
+				" AND (c.relkind = 'f' AND NOT EXISTS (SELECT FROM pg_foreign_table f"
+				"  JOIN pg_foreign_server s ON s.oid = f.ftserver"
+				"  JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw"
+				"  JOIN pg_proc h ON h.oid = w.fdwhandler"
+				"  WHERE f.ftrelid = c.oid AND h.proname = '" PPL_STREAM_HANDLER "'"
+				"   AND h.pronamespace = '" PPL_PRIVATE_SCHEMA "'::regnamespace)"
+				"  OR c.relpersistence = 'u')"
 				" ORDER BY 1 LIMIT 1",
 				lengthof(args), args);
 
@@ -451,7 +462,10 @@ ppl_check_circle(const PplPipeline *pipeline, Oid target)
 void
 ppl_check_chain(const PplPipeline *pipeline)
 {
-	ppl_compile_check(pipeline);
+	ListCell   *lc;
+
+	foreach(lc, ppl_definition_segments(pipeline))
+		ppl_compile_check(lfirst(lc));
 }
 
 /*

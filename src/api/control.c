@@ -26,12 +26,15 @@
 #include "api/args.h"
 #include "api/check.h"
 #include "api/preflight.h"
+#include "api/segments.h"
 #include "api/upserts.h"
+#include "api/workers.h"
 #include "backlog/store.h"
 #include "base/control.h"
 #include "base/shm.h"
 #include "catalog/adopt.h"
 #include "catalog/layout.h"
+#include "catalog/log.h"
 #include "catalog/names.h"
 #include "catalog/own.h"
 #include "catalog/sql.h"
@@ -40,13 +43,11 @@ PPL_FUNCTION(pipeline_start);
 PPL_FUNCTION(pipeline_stop);
 PPL_FUNCTION(pipeline_restart);
 
-static void check_startable(const PplPipeline *pipeline);
-static void take_place(const PplPipeline *pipeline);
+static void check_startable(PplPipeline *pipeline);
 static void refuse_lost(const PplPipeline *pipeline, const PplDatabase *db);
 static void give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn);
 static bool has_queued(const PplPipeline *pipeline);
 static void set_running(const PplPipeline *pipeline, bool running);
-static void emit(const PplPipeline *pipeline, PplControlAction action);
 
 /*
  * pipeline.start(name text, skip_to_now bool)
@@ -58,6 +59,7 @@ pipeline_start(PG_FUNCTION_ARGS)
 	bool		skip_to_now = ppl_args_bool(fcinfo, 1, "skip_to_now");
 	PplDatabase *db;
 	PplPipeline *pipeline;
+	ListCell   *lc;
 
 	db = ppl_preflight("pipeline.start");
 	pipeline = ppl_access_open(name, PPL_RIGHT_OPERATE, AccessExclusiveLock);
@@ -73,23 +75,24 @@ pipeline_start(PG_FUNCTION_ARGS)
 	check_startable(pipeline);
 
 	if (!pipeline->born)
-		take_place(pipeline);
+		ppl_segments_take_places(pipeline, ppl_definition_shares(pipeline));
 	if (!pipeline->born || skip_to_now)
 	{
 		ppl_own_lock_source(pipeline->source);
 		give_birth(pipeline, db->slot_lsn);
 		ppl_upserts_begin_anew(pipeline);
-		emit(pipeline, PPL_CONTROL_BIRTH);
+		foreach(lc, ppl_definition_shares(pipeline))
+			ppl_segments_emit_birth(pipeline, lfirst(lc));
 
 		/* the word of these may be in the gap, or in another server's WAL */
 		if (has_queued(pipeline))
-			emit(pipeline, PPL_CONTROL_REDRIVE);
+			ppl_access_tell(pipeline, PPL_CONTROL_REDRIVE);
 	}
 	else
 	{
 		ppl_access_audit(pipeline, "start", NULL);
 		set_running(pipeline, true);
-		emit(pipeline, PPL_CONTROL_START);
+		ppl_access_tell(pipeline, PPL_CONTROL_START);
 	}
 	PG_RETURN_VOID();
 }
@@ -113,7 +116,7 @@ pipeline_stop(PG_FUNCTION_ARGS)
 	}
 	ppl_access_audit(pipeline, "stop", NULL);
 	set_running(pipeline, false);
-	emit(pipeline, PPL_CONTROL_STOP);
+	ppl_access_tell(pipeline, PPL_CONTROL_STOP);
 	PG_RETURN_VOID();
 }
 
@@ -141,8 +144,8 @@ pipeline_restart(PG_FUNCTION_ARGS)
 	ppl_access_audit(pipeline, "restart", NULL);
 	set_running(pipeline, true);
 	if (pipeline->running)
-		emit(pipeline, PPL_CONTROL_STOP);
-	emit(pipeline, PPL_CONTROL_START);
+		ppl_access_tell(pipeline, PPL_CONTROL_STOP);
+	ppl_access_tell(pipeline, PPL_CONTROL_START);
 	PG_RETURN_VOID();
 }
 
@@ -161,7 +164,7 @@ refuse_lost(const PplPipeline *pipeline, const PplDatabase *db)
 
 /* Would a worker find all it needs?  Things may have changed since. */
 static void
-check_startable(const PplPipeline *pipeline)
+check_startable(PplPipeline *pipeline)
 {
 	ListCell   *lc;
 
@@ -180,25 +183,10 @@ check_startable(const PplPipeline *pipeline)
 
 		ppl_check_target(output->target, pipeline->owner, output->name);
 	}
+	ppl_logs_settle(pipeline);
 	ppl_check_chain(pipeline);
 	ppl_upserts_settle(pipeline);
-}
-
-/*
- * Take a place in shared memory for one pipeline more.  Capture fills it when
- * it reads the message of the start, too late to refuse.
- */
-static void
-take_place(const PplPipeline *pipeline)
-{
-	if (!ppl_consumer_reserve(pipeline->pipeline_id, GetCurrentTransactionId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many started pipelines"),
-				 errdetail("pipeline.max_segments is %d, and all are in use; pipeline \"%s\" needs one.",
-						   ppl_shared->nconsumers, pipeline->name),
-				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
-						 ppl_shared->nconsumers * 2)));
+	ppl_workers_settle(pipeline);
 }
 
 /*
@@ -266,11 +254,4 @@ set_running(const PplPipeline *pipeline, bool running)
 					   " WHERE pipeline_id = $1",
 					   lengthof(args), args);
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
-}
-
-static void
-emit(const PplPipeline *pipeline, PplControlAction action)
-{
-	ppl_control_emit(action, pipeline->pipeline_id, pipeline->version,
-					 pipeline->source, pipeline->owner, pipeline->operations);
 }

@@ -28,7 +28,6 @@
 PPL_FUNCTION(pipeline_redrive);
 PPL_FUNCTION(pipeline_discard);
 
-static void tell_worker(const PplPipeline *pipeline, PplControlAction action);
 static void check_stage(const PplPipeline *pipeline, const char *stage);
 
 /*
@@ -72,22 +71,9 @@ pipeline_redrive(PG_FUNCTION_ARGS)
 						 "ids", PG_ARGISNULL(1) ? NULL :
 						 OidOutputFunctionCall(F_ARRAY_OUT, PG_GETARG_DATUM(1)),
 						 "rows", psprintf(INT64_FORMAT, rows->nrows), NULL);
-		tell_worker(pipeline, PPL_CONTROL_REDRIVE);
+		ppl_access_tell(pipeline, PPL_CONTROL_REDRIVE);
 	}
 	PG_RETURN_INT64(rows->nrows);
-}
-
-/*
- * Have the worker look at the dead letters.  One that is paused because of them
- * waits for just that.
- */
-static void
-tell_worker(const PplPipeline *pipeline, PplControlAction action)
-{
-	if (pipeline->born)
-		ppl_control_emit(action, pipeline->pipeline_id, pipeline->version,
-						 pipeline->source, pipeline->owner,
-						 pipeline->operations);
 }
 
 /* A stage that the pipeline has, or that some dead letter failed in. */
@@ -157,7 +143,7 @@ pipeline_discard(PG_FUNCTION_ARGS)
 	{
 		ppl_access_audit(pipeline, "discard", "ids", ppl_sql_text(rows, 0, 1),
 						 "why", why, NULL);
-		tell_worker(pipeline, PPL_CONTROL_DISCARD);
+		ppl_access_tell(pipeline, PPL_CONTROL_DISCARD);
 	}
 	PG_RETURN_DATUM(ppl_sql_value(rows, 0, 0));
 }

@@ -26,17 +26,20 @@
 
 #include "api/access.h"
 #include "api/args.h"
+#include "api/change.h"
 #include "api/check.h"
+#include "api/deploy.h"
 #include "api/preflight.h"
+#include "api/segments.h"
 #include "api/upserts.h"
+#include "api/workers.h"
 #include "base/event.h"
 #include "base/control.h"
+#include "catalog/log.h"
 #include "catalog/names.h"
 #include "catalog/source.h"
 #include "catalog/sql.h"
-
-#define MAX_NAME_BYTES 1024
-#define MAX_TIMEOUT_DAYS 24		/* in milliseconds it must fit an int */
+#include "catalog/version.h"
 
 static const char *const operation_words[] = {"insert", "update", "delete", "truncate"};
 
@@ -47,24 +50,13 @@ PPL_FUNCTION(pipeline_drop_stage);
 PPL_FUNCTION(pipeline_drop_output);
 PPL_FUNCTION(pipeline_drop_pipeline);
 
-static void check_name(const char *what, const char *name);
-static void check_word(const char *what, const char *word, int nwords,
-					   const char *const *words);
-static void refuse_yet(const char *what, const char *current,
-					   const char *needed) pg_attribute_noreturn();
 static uint16 check_operations(List *words);
 static PplSqlArg operations_arg(uint16 operations);
-static void check_columns(Oid relid, List *columns);
-static void check_positive(const char *what, int value);
+static void add_first_version(const PplPipeline *pipeline, int stage_id,
+							  char *name, char *handler, char *query);
+static List *partition_columns(FunctionCallInfo fcinfo);
 static void check_stage_options(FunctionCallInfo fcinfo);
-static void check_timeout(const Interval *timeout);
-static char *handler_signature(FunctionCallInfo fcinfo, int argno);
 static char *output_mode(FunctionCallInfo fcinfo, const PplPipeline *pipeline);
-static void finish_change(PplPipeline *pipeline, bool check);
-static PplSqlArg text_array_arg(FunctionCallInfo fcinfo, int argno);
-static void refuse_unknown(const char *what, const char *name,
-						   const PplPipeline *pipeline,
-						   const char *view) pg_attribute_noreturn();
 static void check_unread(const PplPipeline *pipeline);
 
 /*
@@ -76,8 +68,6 @@ Datum
 pipeline_create_pipeline(PG_FUNCTION_ARGS)
 {
 	static const char *const consistencies[] = {"strong", "causal", "eventual"};
-	static const char *const lineages[] = {"row", "none"};
-	static const char *const policies[] = {"adapt", "pause", "dead_letter"};
 	char	   *name = ppl_args_text(fcinfo, 0, "name");
 	Oid			source = ppl_args_oid(fcinfo, 1, "source");
 	char	   *consistency = ppl_args_text(fcinfo, 3, "consistency");
@@ -89,23 +79,23 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 
 	(void) ppl_preflight("pipeline.create_pipeline");
 
-	check_name("pipeline", name);
+	ppl_change_check_name("pipeline", name);
 	ppl_args_require(fcinfo, 2, "operations");
 	pipeline.operations =
 		check_operations(ppl_args_text_array(fcinfo, 2, "operations"));
-	check_word("consistency", consistency, lengthof(consistencies), consistencies);
-	if (strcmp(consistency, "strong") != 0)
-		refuse_yet("consistency", consistency, "strong");
-	check_word("lineage", lineage, lengthof(lineages), lineages);
-	check_word("on_schema_change", policy, lengthof(policies), policies);
-	if (strcmp(policy, "dead_letter") == 0)
-		refuse_yet("on_schema_change", policy, "adapt or pause");
-	check_positive("workers", workers);
-	if (workers > 1)
-		refuse_yet("workers", psprintf("%d", workers), "1");
+	ppl_change_check_word("consistency", consistency, lengthof(consistencies), consistencies);
+	ppl_change_check_lineage(lineage);
+	ppl_change_check_policy(policy);
+	ppl_change_check_positive("workers", workers);
 	ppl_check_source(source, GetUserId());
 	ppl_source_check(source, pipeline.operations, false, true);
-	check_columns(source, ppl_args_text_array(fcinfo, 4, "partition_by"));
+	pipeline.source = source;
+	pipeline.consistency = consistency;
+	pipeline.partitioning.ordered = strcmp(consistency, "strong") == 0;
+	pipeline.partitioning.workers = workers;
+	pipeline.partitioning.columns = partition_columns(fcinfo);
+	pipeline.partitioning.key = ppl_workers_declare(&pipeline);
+	ppl_workers_check(&pipeline);
 
 	{
 		PplSqlArg	args[] = {
@@ -114,17 +104,19 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 			ppl_sql_arg(OIDOID, ObjectIdGetDatum(source)),
 			operations_arg(pipeline.operations),
 			ppl_sql_arg_text(consistency),
-			text_array_arg(fcinfo, 4),
+			ppl_change_text_array(fcinfo, 4),
 			ppl_sql_arg_int(workers),
 			ppl_sql_arg_text(lineage),
 			ppl_sql_arg_text(ppl_check_current_path()),
 			ppl_sql_arg_text(policy),
+			ppl_sql_arg_words(pipeline.partitioning.key),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_PIPELINES
 						   " (name, owner, source, operations, consistency,"
-						   " partition_by, workers, lineage, search_path, on_schema_change)"
-						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+						   " partition_by, workers, lineage, search_path, on_schema_change,"
+						   " partition_key)"
+						   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 						   " ON CONFLICT (name) DO NOTHING"
 						   " RETURNING pipeline_id",
 						   lengthof(args), args);
@@ -138,57 +130,8 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 
 	pipeline.pipeline_id = ppl_sql_int(rows, 0, 0);
 	pipeline.name = name;
-	{
-		PplSqlArg	args[] = {ppl_sql_arg_int(pipeline.pipeline_id)};
-
-		(void) ppl_sql_run("INSERT INTO " PPL_COUNTS " (pipeline_id, output_id)"
-						   " VALUES ($1, 0)", lengthof(args), args);
-	}
 	ppl_access_audit(&pipeline, "create_pipeline", NULL);
 	PG_RETURN_VOID();
-}
-
-static void
-check_name(const char *what, const char *name)
-{
-	if (name[0] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_NAME),
-				 errmsg("%s name must not be empty", what)));
-	if (strlen(name) > MAX_NAME_BYTES)
-		ereport(ERROR,
-				(errcode(ERRCODE_NAME_TOO_LONG),
-				 errmsg("%s name is too long", what),
-				 errdetail("It has %zu bytes, at most %d are allowed.",
-						   strlen(name), MAX_NAME_BYTES)));
-}
-
-/* Error 22023 unless word is one of a list. */
-static void
-check_word(const char *what, const char *word, int nwords,
-		   const char *const *words)
-{
-	char	   *list = "";
-
-	for (int i = 0; i < nwords; i++)
-	{
-		if (strcmp(word, words[i]) == 0)
-			return;
-		list = psprintf("%s%s%s", list, i > 0 ? ", " : "", words[i]);
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("unknown %s \"%s\"", what, word),
-			 errhint("Use one of: %s.", list)));
-}
-
-static void
-refuse_yet(const char *what, const char *current, const char *needed)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s %s is not supported yet", what, current),
-			 errhint("Use %s %s.", what, needed)));
 }
 
 /* The bits for some words; one that comes twice is no error. */
@@ -205,8 +148,8 @@ check_operations(List *words)
 				 errhint("Use operations => '{insert}'.")));
 	foreach(lc, words)
 	{
-		check_word("operation", lfirst(lc), lengthof(operation_words),
-				   operation_words);
+		ppl_change_check_word("operation", lfirst(lc), lengthof(operation_words),
+							  operation_words);
 		operations |= ppl_definition_operation(lfirst(lc));
 	}
 	return operations;
@@ -227,37 +170,24 @@ operations_arg(uint16 operations)
 	return ppl_sql_arg_array(words, n);
 }
 
-static void
-check_columns(Oid relid, List *columns)
+static List *
+partition_columns(FunctionCallInfo fcinfo)
 {
-	ListCell   *lc;
+	List	   *columns = ppl_args_text_array(fcinfo, 4, "partition_by");
 
-	foreach(lc, columns)
-	{
-		if (get_attnum(relid, lfirst(lc)) <= 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("column \"%s\" of source \"%s\" does not exist",
-							(char *) lfirst(lc), get_rel_name(relid)),
-					 errhint("Name columns of the source in partition_by.")));
-	}
-}
-
-static void
-check_positive(const char *what, int value)
-{
-	if (value < 1)
+	if (!PG_ARGISNULL(4) && columns == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be at least 1", what),
-				 errdetail("It is %d.", value)));
+				 errmsg("partition_by must not be empty"),
+				 errhint("Name columns of the source, or leave partition_by out.")));
+	return columns;
 }
 
 /*
  * pipeline.add_stage(pipeline text, name text, kind text,
  *		handler regprocedure, query text, isolate bool, workers int,
  *		partition_by text[], on_error text, max_attempts int,
- *		timeout interval)
+ *		timeout interval, settings jsonb)
  */
 Datum
 pipeline_add_stage(PG_FUNCTION_ARGS)
@@ -267,16 +197,22 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 	char	   *kind = ppl_args_text(fcinfo, 2, "kind");
 	char	   *handler;
 	char	   *query = ppl_args_text_or_null(fcinfo, 4);
+	bool		isolate = ppl_args_bool(fcinfo, 5, "isolate");
+	int			segment;
 	PplPipeline *pipeline;
 	PplSqlResult *rows;
 
 	PreventCommandIfReadOnly("pipeline.add_stage");
-	check_name("stage", name);
+	ppl_change_check_name("stage", name);
 	check_stage_options(fcinfo);
-	handler = handler_signature(fcinfo, 3);
+	handler = ppl_change_handler(fcinfo, 3);
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
 	ppl_check_same_path(pipeline);
+	if (ppl_args_int(fcinfo, 6, "workers") > 1 || !PG_ARGISNULL(7))
+		ppl_workers_check_stage(pipeline, name, isolate && pipeline->stages != NIL,
+								pipeline->stages == NIL);
+	segment = ppl_segments_of_stage(pipeline, isolate);
 	ppl_access_bump_version(pipeline);
 
 	{
@@ -290,13 +226,19 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 			ppl_sql_arg_int(ppl_args_int(fcinfo, 9, "max_attempts")),
 			PG_ARGISNULL(10) ? ppl_sql_arg_null(INTERVALOID) :
 			ppl_sql_arg(INTERVALOID, PG_GETARG_DATUM(10)),
+			ppl_sql_arg_bool(isolate),
+			ppl_sql_arg_int(segment),
+			ppl_change_settings(fcinfo, 11),
+			ppl_sql_arg_int(ppl_args_int(fcinfo, 6, "workers")),
+			ppl_change_text_array(fcinfo, 7),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_STAGES
 						   " (pipeline_id, position, name, kind, handler, query,"
-						   " isolate, workers, on_error, max_attempts, timeout)"
+						   " isolate, segment, workers, on_error, max_attempts, timeout,"
+						   " settings, partition_by)"
 						   " SELECT $1, coalesce(max(position), 0) + 1, $2, $3, $4,"
-						   " $5, false, 1, $6, $7, $8"
+						   " $5, $9, $10, $12, $6, $7, $8, nullif($11, '{}'), $13"
 						   " FROM " PPL_STAGES " WHERE pipeline_id = $1"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING stage_id",
@@ -310,22 +252,23 @@ pipeline_add_stage(PG_FUNCTION_ARGS)
 				 errhint("Choose another name, or SELECT pipeline.drop_stage(%s, %s);",
 						 quote_literal_cstr(pipeline_name),
 						 quote_literal_cstr(name))));
-	{
-		PplSqlArg	args[] = {
-			ppl_sql_arg_int(pipeline->pipeline_id),
-			ppl_sql_arg_int(ppl_sql_int(rows, 0, 0)),
-		};
-
-		(void) ppl_sql_run("INSERT INTO " PPL_STAGE_COUNTS
-						   " (pipeline_id, stage_id) VALUES ($1, $2)",
-						   lengthof(args), args);
-	}
+	add_first_version(pipeline, ppl_sql_int(rows, 0, 0), name, handler, query);
 	ppl_access_audit(pipeline, "add_stage", "stage", name, "kind", kind,
 					 "handler", handler, "query", query, NULL);
-	finish_change(pipeline, true);
+	ppl_change_finish(pipeline, true);
 	if (handler != NULL)
 		ppl_check_inlining(pipeline, handler);
 	PG_RETURN_VOID();
+}
+
+static void
+add_first_version(const PplPipeline *pipeline, int stage_id, char *name,
+				  char *handler, char *query)
+{
+	PplStage	stage = {.stage_id = stage_id,.name = name,.handler = handler,
+	.query = query,.version = 1};
+
+	ppl_deploy_version(pipeline, &stage);
 }
 
 /* Check kind, isolate, workers, partition_by, on_error and the rest. */
@@ -333,93 +276,30 @@ static void
 check_stage_options(FunctionCallInfo fcinfo)
 {
 	static const char *const kinds[] = {"validate", "enrich", "transform", "aggregate"};
-	static const char *const reactions[] = {"dead_letter", "halt", "skip"};
 	char	   *kind = ppl_args_text(fcinfo, 2, "kind");
 	int			workers = ppl_args_int(fcinfo, 6, "workers");
 	char	   *on_error = ppl_args_text(fcinfo, 8, "on_error");
 	int			max_attempts = ppl_args_int(fcinfo, 9, "max_attempts");
 
-	check_word("kind of stage", kind, lengthof(kinds), kinds);
+	ppl_change_check_word("kind of stage", kind, lengthof(kinds), kinds);
 	if (strcmp(kind, "aggregate") == 0)
-		refuse_yet("kind", kind, "validate, enrich or transform");
+		ppl_change_refuse_yet("kind", kind, "validate, enrich or transform");
 	if (PG_ARGISNULL(3) == PG_ARGISNULL(4))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a stage needs a handler or a query"),
 				 errdetail(PG_ARGISNULL(3) ? "Neither is given." : "Both are given."),
 				 errhint("Give handler => 'function(row type)' or query => 'SELECT ... FROM event'.")));
-	if (ppl_args_bool(fcinfo, 5, "isolate"))
-		refuse_yet("isolate", "true", "false");
-	check_positive("workers", workers);
-	if (workers > 1)
-		refuse_yet("workers", psprintf("%d", workers), "1");
-	if (!PG_ARGISNULL(7))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("partition_by of a stage is not supported yet"),
-				 errhint("Leave partition_by out.")));
-	check_word("on_error", on_error, lengthof(reactions), reactions);
-	check_positive("max_attempts", max_attempts);
-	if (!PG_ARGISNULL(10))
-		check_timeout(PG_GETARG_INTERVAL_P(10));
-}
-
-/* A month counts as 30 days, as it does when the timeout is read. */
-static void
-check_timeout(const Interval *timeout)
-{
-	double		days = timeout->time / (double) USECS_PER_DAY +
-	timeout->day + timeout->month * 30.0;
-
-	if (days <= 0 || days >= MAX_TIMEOUT_DAYS)
+	ppl_change_check_positive("workers", workers);
+	if (!PG_ARGISNULL(7) && ppl_args_text_array(fcinfo, 7, "partition_by") == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("timeout must be more than 0 and less than %d days",
-						MAX_TIMEOUT_DAYS),
-				 errhint("Leave timeout out to let an event take as long as it takes.")));
-}
-
-/*
- * The signature of a function, qualified all over, or NULL.
- */
-static char *
-handler_signature(FunctionCallInfo fcinfo, int argno)
-{
-	Oid			oid;
-
-	if (PG_ARGISNULL(argno))
-		return NULL;
-	oid = PG_GETARG_OID(argno);
-	if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(oid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function with OID %u does not exist", oid),
-				 errhint("Name it with the type of its argument, as in 'f(t)'.")));
-	return format_procedure_qualified(oid);
-}
-
-/*
- * Check the definition as it stands now, if asked to, and have everybody told
- * of it.  Brings *pipeline up to date.
- */
-static void
-finish_change(PplPipeline *pipeline, bool check)
-{
-	*pipeline = *ppl_access_reload(pipeline);
-	if (check)
-	{
-		ppl_check_chain(pipeline);
-		ppl_upserts_settle(pipeline);
-	}
-	ppl_access_announce(pipeline);
-}
-
-static PplSqlArg
-text_array_arg(FunctionCallInfo fcinfo, int argno)
-{
-	if (PG_ARGISNULL(argno))
-		return ppl_sql_arg_null(TEXTARRAYOID);
-	return ppl_sql_arg(TEXTARRAYOID, PG_GETARG_DATUM(argno));
+				 errmsg("partition_by must not be empty"),
+				 errhint("Name columns of what the stage before returns, or leave partition_by out.")));
+	ppl_change_check_on_error(on_error);
+	ppl_change_check_positive("max_attempts", max_attempts);
+	if (!PG_ARGISNULL(10))
+		ppl_change_check_timeout(PG_GETARG_INTERVAL_P(10));
 }
 
 /*
@@ -435,13 +315,12 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 	char	   *name = ppl_args_text_or_null(fcinfo, 2);
 	char	   *transform;
 	char	   *mode;
+	bool		isolate = ppl_args_bool(fcinfo, 6, "isolate");
 	PplPipeline *pipeline;
 	PplSqlResult *rows;
 
 	PreventCommandIfReadOnly("pipeline.add_output");
-	if (ppl_args_bool(fcinfo, 6, "isolate"))
-		refuse_yet("isolate", "true", "false");
-	transform = handler_signature(fcinfo, 3);
+	transform = ppl_change_handler(fcinfo, 3);
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
 	mode = output_mode(fcinfo, pipeline);
@@ -452,7 +331,7 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 	ppl_check_circle(pipeline, target);
 	if (name == NULL)
 		name = get_rel_name(target);
-	check_name("output", name);
+	ppl_change_check_name("output", name);
 	target_name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(target)),
 											 get_rel_name(target));
 	ppl_access_bump_version(pipeline);
@@ -466,13 +345,16 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 			ppl_sql_arg_int(pipeline->version),
 			ppl_sql_arg_text(target_name),
 			ppl_sql_arg_text(mode),
-			text_array_arg(fcinfo, 5),
+			ppl_change_text_array(fcinfo, 5),
+			ppl_sql_arg_bool(isolate),
+			isolate ? ppl_sql_arg_int(ppl_segments_take_number(pipeline)) :
+			ppl_sql_arg_null(INT4OID),
 		};
 
 		rows = ppl_sql_run("INSERT INTO " PPL_OUTPUTS
 						   " (pipeline_id, name, target, transform, mode,"
-						   " isolate, since, target_name, key)"
-						   " VALUES ($1, $2, $3, $4, $7, false, $5, $6, $8)"
+						   " isolate, since, target_name, key, segment)"
+						   " VALUES ($1, $2, $3, $4, $7, $9, $5, $6, $8, $10)"
 						   " ON CONFLICT (pipeline_id, name) DO NOTHING"
 						   " RETURNING output_id",
 						   lengthof(args), args);
@@ -485,20 +367,10 @@ pipeline_add_output(PG_FUNCTION_ARGS)
 				 errhint("Give it another name with name => ..., or SELECT pipeline.drop_output(%s, %s);",
 						 quote_literal_cstr(pipeline_name),
 						 quote_literal_cstr(name))));
-	{
-		PplSqlArg	args[] = {
-			ppl_sql_arg_int(pipeline->pipeline_id),
-			ppl_sql_arg_int(ppl_sql_int(rows, 0, 0)),
-		};
-
-		(void) ppl_sql_run("INSERT INTO " PPL_COUNTS
-						   " (pipeline_id, output_id) VALUES ($1, $2)",
-						   lengthof(args), args);
-	}
 	ppl_access_audit(pipeline, "add_output", "output", name,
 					 "target", target_name, "mode", mode,
 					 "transform", transform, NULL);
-	finish_change(pipeline, true);
+	ppl_change_finish(pipeline, true);
 	if (transform != NULL)
 		ppl_check_inlining(pipeline, transform);
 	PG_RETURN_VOID();
@@ -514,7 +386,7 @@ output_mode(FunctionCallInfo fcinfo, const PplPipeline *pipeline)
 	char	   *mode = ppl_args_text_or_null(fcinfo, 4);
 
 	if (mode != NULL)
-		check_word("mode", mode, lengthof(modes), modes);
+		ppl_change_check_word("mode", mode, lengthof(modes), modes);
 	else if (pipeline->operations & (PPL_OP_UPDATE | PPL_OP_DELETE))
 		mode = "upsert";
 	else
@@ -541,35 +413,39 @@ pipeline_drop_stage(PG_FUNCTION_ARGS)
 	char	   *pipeline_name = ppl_args_text(fcinfo, 0, "pipeline");
 	char	   *name = ppl_args_text(fcinfo, 1, "stage");
 	PplPipeline *pipeline;
+	PplSqlResult *rows;
 
 	PreventCommandIfReadOnly("pipeline.drop_stage");
 	pipeline = ppl_access_open(pipeline_name, PPL_RIGHT_ALTER,
 							   AccessExclusiveLock);
+	ppl_segments_join(pipeline, name);
 	{
 		PplSqlArg	args[] = {
 			ppl_sql_arg_int(pipeline->pipeline_id),
 			ppl_sql_arg_text(name),
 		};
-		PplSqlResult *rows =
-		ppl_sql_run("WITH gone AS ("
-					" DELETE FROM " PPL_STAGES
-					" WHERE pipeline_id = $1 AND name = $2"
-					" RETURNING stage_id),"
-					" counts AS ("
-					" DELETE FROM " PPL_STAGE_COUNTS
-					" WHERE pipeline_id = $1"
-					" AND stage_id IN (SELECT stage_id FROM gone))"
-					" SELECT stage_id FROM gone",
-					lengthof(args), args);
+
+		rows =
+			ppl_sql_run("WITH gone AS ("
+						" DELETE FROM " PPL_STAGES
+						" WHERE pipeline_id = $1 AND name = $2"
+						" RETURNING stage_id),"
+						" counts AS ("
+						" DELETE FROM " PPL_STAGE_COUNTS
+						" WHERE pipeline_id = $1"
+						" AND stage_id IN (SELECT stage_id FROM gone))"
+						" SELECT stage_id FROM gone",
+						lengthof(args), args);
 
 		if (rows->nrows == 0)
-			refuse_unknown("stage", name, pipeline, "stages");
+			ppl_change_refuse_unknown("stage", name, pipeline, "stages");
 	}
 	ppl_access_bump_version(pipeline);
+	ppl_version_end(pipeline, ppl_sql_int(rows, 0, 0));
 	ppl_access_audit(pipeline, "drop_stage", "stage", name, NULL);
 
 	/* start checks; until then what is broken must be possible to take apart */
-	finish_change(pipeline, pipeline->running);
+	ppl_change_finish(pipeline, pipeline->running);
 	PG_RETURN_VOID();
 }
 
@@ -607,7 +483,7 @@ pipeline_drop_output(PG_FUNCTION_ARGS)
 					lengthof(args), args);
 
 		if (rows->nrows == 0)
-			refuse_unknown("output", name, pipeline, "outputs");
+			ppl_change_refuse_unknown("output", name, pipeline, "outputs");
 	}
 	if (pipeline->running && list_length(pipeline->outputs) == 1)
 		ereport(ERROR,
@@ -618,20 +494,8 @@ pipeline_drop_output(PG_FUNCTION_ARGS)
 						 quote_literal_cstr(pipeline_name))));
 	ppl_access_bump_version(pipeline);
 	ppl_access_audit(pipeline, "drop_output", "output", name, NULL);
-	finish_change(pipeline, false);
+	ppl_change_finish(pipeline, false);
 	PG_RETURN_VOID();
-}
-
-static void
-refuse_unknown(const char *what, const char *name,
-			   const PplPipeline *pipeline, const char *view)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("%s \"%s\" of pipeline \"%s\" does not exist", what, name,
-					pipeline->name),
-			 errhint("SELECT %s FROM pipeline.%s WHERE pipeline = %s; lists them.",
-					 what, view, quote_literal_cstr(pipeline->name))));
 }
 
 /*
@@ -662,12 +526,10 @@ pipeline_drop_pipeline(PG_FUNCTION_ARGS)
 						   " WHERE pipeline_id = $1",
 						   lengthof(args), args);
 	}
+	ppl_logs_drop(pipeline, true);
 	ppl_access_audit(pipeline, "drop_pipeline", NULL);
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
-	if (pipeline->born)
-		ppl_control_emit(PPL_CONTROL_DROP, pipeline->pipeline_id,
-						 pipeline->version, pipeline->source, pipeline->owner,
-						 pipeline->operations);
+	ppl_access_tell(pipeline, PPL_CONTROL_DROP);
 	PG_RETURN_VOID();
 }
 

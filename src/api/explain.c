@@ -15,6 +15,7 @@
 
 #include "fmgr.h"
 #include "funcapi.h"
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 
 #include "api/access.h"
@@ -27,6 +28,9 @@
 #define SMALL_BATCH 10
 #define LARGE_BATCH 10000
 
+static void put_segment(ReturnSetInfo *result, const PplPipeline *segment);
+static void refuse_segment(const PplPipeline *pipeline, int segment,
+						   const List *segments) pg_attribute_noreturn();
 static void put_statement(ReturnSetInfo *result, const char *sql);
 static void put_plan(ReturnSetInfo *result, const char *headline,
 					 const PplStatement *statement, double events);
@@ -44,21 +48,49 @@ pipeline_explain(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	PplPipeline *pipeline;
-	PplStatement *statement;
 	PplElevation saved;
+	List	   *segments;
+	ListCell   *lc;
+	bool		found = false;
 
 	pipeline = ppl_access_open(ppl_args_text(fcinfo, 0, "name"),
 							   PPL_RIGHT_SEE, NoLock);
-	if (!PG_ARGISNULL(1) && PG_GETARG_INT32(1) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("pipeline \"%s\" has no segment %d", pipeline->name,
-						PG_GETARG_INT32(1)),
-				 errdetail("Its only segment is 1.")));
-
+	segments = ppl_definition_segments(pipeline);
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	ppl_owner_begin(&saved, pipeline->owner, pipeline->search_path);
-	statement = ppl_compile(pipeline, pipeline->version, false);
+	foreach(lc, segments)
+	{
+		const PplPipeline *segment = lfirst(lc);
+
+		if (!PG_ARGISNULL(1) && PG_GETARG_INT32(1) != segment->segment)
+			continue;
+		if (found)
+			put_line(result, "");
+		if (list_length(segments) > 1)
+			put_line(result, psprintf("segment %d", segment->segment));
+		put_segment(result, segment);
+		found = true;
+	}
+	ppl_owner_end(&saved);
+	if (!found)
+		refuse_segment(pipeline, PG_ARGISNULL(1) ? 1 : PG_GETARG_INT32(1), segments);
+	return (Datum) 0;
+}
+
+static void
+put_segment(ReturnSetInfo *result, const PplPipeline *segment)
+{
+	PplStatement *statement;
+
+	if (!OidIsValid(segment->source))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("segments of pipeline \"%s\" are not prepared in this database",
+						segment->name),
+				 errdetail("It was restored, and not started since."),
+				 errhint("SELECT pipeline.start(%s);",
+						 quote_literal_cstr(segment->name))));
+	statement = ppl_compile(segment, segment->version, false);
 	put_statement(result, statement->sql);
 	for (int i = 0; i < statement->noutputs; i++)
 	{
@@ -73,8 +105,24 @@ pipeline_explain(PG_FUNCTION_ARGS)
 	}
 	put_plan(result, "plan for small batches", statement, SMALL_BATCH);
 	put_plan(result, "plan for large batches", statement, LARGE_BATCH);
-	ppl_owner_end(&saved);
-	return (Datum) 0;
+}
+
+static void
+refuse_segment(const PplPipeline *pipeline, int segment, const List *segments)
+{
+	StringInfoData numbers;
+	ListCell   *lc;
+
+	initStringInfo(&numbers);
+	foreach(lc, segments)
+		appendStringInfo(&numbers, "%s%d", numbers.len > 0 ? ", " : "",
+						 ((PplPipeline *) lfirst(lc))->segment);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("pipeline \"%s\" has no segment %d", pipeline->name, segment),
+			 list_length(segments) == 1 ?
+			 errdetail("Its only segment is %s.", numbers.data) :
+			 errdetail("Its segments are %s.", numbers.data)));
 }
 
 static void

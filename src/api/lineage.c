@@ -21,7 +21,7 @@
 
 #include "worker/lineage.h"
 
-#define UNFOLD_COLUMNS 13
+#define UNFOLD_COLUMNS 14
 
 typedef struct Unfold
 {
@@ -118,6 +118,7 @@ unfold_row(const PplLineageHeader *header, const PplLineageRow *row, void *arg)
 												row->output_key));
 	values[11] = Int32GetDatum(row->part);
 	values[12] = Int32GetDatum(row->attempts);
+	values[13] = Int32GetDatum(row->event_part);
 	tuplestore_putvalues(unfold->rsinfo->setResult, unfold->rsinfo->setDesc,
 						 values, nulls);
 	MemoryContextSwitchTo(old_context);

@@ -258,9 +258,6 @@ pipeline_accept_schema(PG_FUNCTION_ARGS)
 					   lengthof(args), args);
 	ppl_access_audit(pipeline, "accept_schema",
 					 "ids", ppl_sql_text(rows, 0, 0), NULL);
-	if (pipeline->born)
-		ppl_control_emit(PPL_CONTROL_ACCEPT, pipeline->pipeline_id,
-						 pipeline->version, pipeline->source, pipeline->owner,
-						 pipeline->operations);
+	ppl_access_tell(pipeline, PPL_CONTROL_ACCEPT);
 	PG_RETURN_VOID();
 }

@@ -23,11 +23,12 @@
 #include "api/access.h"
 #include "api/args.h"
 #include "base/latency.h"
+#include "base/rate.h"
 #include "base/shm.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
-#define CONSUMER_COLUMNS 23
+#define CONSUMER_COLUMNS 25
 #define DATABASE_COLUMNS 15
 
 PPL_FUNCTION(pipeline_consumers);
@@ -65,14 +66,14 @@ pipeline_consumers(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (ppl_shared == NULL)
 		return (Datum) 0;
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer copy;
 
 		LWLockAcquire(ppl_shared->lock, LW_SHARED);
 		copy = ppl_shared->consumers[i];
 		LWLockRelease(ppl_shared->lock);
-		if (copy.dboid == MyDatabaseId && !copy.dropped &&
+		if (copy.dboid == MyDatabaseId && !copy.dropped && !copy.retired &&
 			!TransactionIdIsValid(copy.reserved_by))
 			put_consumer(rsinfo, &copy, insert_lsn);
 	}
@@ -88,9 +89,9 @@ put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
 	XLogRecPtr	confirm_lsn = pg_atomic_read_u64(&consumer->confirm_lsn);
 	bool		has_process = (consumer->process.pid != 0);
 
-	values[0] = Int32GetDatum(consumer->pipeline_id);
-	values[1] = Int32GetDatum(consumer->segment);
-	values[2] = Int32GetDatum(consumer->partition);
+	values[0] = Int32GetDatum(consumer->place.pipeline_id);
+	values[1] = Int32GetDatum(consumer->place.segment);
+	values[2] = Int32GetDatum(consumer->place.partition);
 	values[3] = CStringGetTextDatum(worker_state_word(consumer->state));
 	values[4] = Int32GetDatum((int32) consumer->process.pid);
 	nulls[4] = !has_process;
@@ -113,6 +114,8 @@ put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
 	error_parts(&consumer->error, &values[18], &nulls[18]);
 	values[22] = BoolGetDatum(pg_atomic_read_u64(&consumer->moves) !=
 							  pg_atomic_read_u64(&consumer->moves_done));
+	values[23] = Float8GetDatum(ppl_rate_read(consumer, GetCurrentTimestamp()));
+	values[24] = BoolGetDatum(consumer->barrier);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -331,8 +334,31 @@ pipeline_is_here(PG_FUNCTION_ARGS)
 				   PG_GETARG_OID(1) == MyDatabaseId);
 }
 
+/* What segments hand over: its names, or the numbers of the segments. */
+static PplSqlArg
+hand_overs(const PplPipeline *pipeline, bool names)
+{
+	List	   *segments = ppl_definition_segments(pipeline);
+	PplSqlArg  *elements = palloc((list_length(segments) + 1) * sizeof(PplSqlArg));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, segments)
+	{
+		const PplPipeline *segment = lfirst(lc);
+
+		if (segment->hand != NULL)
+			elements[n++] = names ? ppl_sql_arg_text(segment->hand) :
+				ppl_sql_arg_int(segment->segment);
+	}
+	if (n == 0)
+		return ppl_sql_arg_null(names ? TEXTARRAYOID : INT4ARRAYOID);
+	return ppl_sql_arg_array(elements, n);
+}
+
 /*
- * pipeline.ledger(name text): a row an output.
+ * pipeline.ledger(name text): a row an output, and one for what each segment hands
+ * over.
  */
 Datum
 pipeline_ledger(PG_FUNCTION_ARGS)
@@ -340,18 +366,30 @@ pipeline_ledger(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	char	   *name = ppl_args_text(fcinfo, 0, "name");
 	PplPipeline *pipeline = ppl_access_open(name, PPL_RIGHT_SEE, NoLock);
-	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline->pipeline_id)};
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline->pipeline_id),
+		hand_overs(pipeline, true),
+		hand_overs(pipeline, false),
+	};
 	PplSqlResult *rows =
 	ppl_sql_run("SELECT o.name, coalesce(n.events, 0),"
 				" coalesce(n.produced, 0), coalesce(n.filtered, 0),"
 				" coalesce(n.rejected, 0), coalesce(n.failed, 0),"
 				" coalesce(n.events = n.produced + n.filtered + n.rejected"
 				"  + n.failed, true)"
-				" FROM " PPL_OUTPUTS " o"
-				" LEFT JOIN " PPL_COUNTS " n"
-				"  ON n.pipeline_id = o.pipeline_id"
-				"  AND n.output_id = o.output_id"
-				" WHERE o.pipeline_id = $1 ORDER BY o.output_id",
+				" FROM (SELECT output_id, name, NULL::int AS segment, 0 AS rank"
+				"  FROM " PPL_OUTPUTS " WHERE pipeline_id = $1"
+				"  UNION ALL SELECT -1, h.name, h.segment, 1"
+				"  FROM unnest($2, $3) AS h (name, segment)) o"
+				" LEFT JOIN LATERAL (SELECT sum(c.events)::int8 AS events,"
+				"   sum(c.produced)::int8 AS produced,"
+				"   sum(c.filtered)::int8 AS filtered,"
+				"   sum(c.rejected)::int8 AS rejected,"
+				"   sum(c.failed)::int8 AS failed"
+				"  FROM " PPL_COUNTS " c WHERE c.pipeline_id = $1"
+				"   AND c.output_id = o.output_id"
+				"   AND (o.segment IS NULL OR c.segment = o.segment)) n ON true"
+				" ORDER BY o.rank, o.segment, o.output_id",
 				lengthof(args), args);
 
 	InitMaterializedSRF(fcinfo, 0);

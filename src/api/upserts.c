@@ -17,6 +17,7 @@
 #include "base/event.h"
 #include "catalog/key.h"
 #include "catalog/names.h"
+#include "catalog/source.h"
 #include "catalog/sql.h"
 #include "catalog/target.h"
 
@@ -29,6 +30,14 @@ source_key(const PplPipeline *pipeline, const PplOutput *output)
 	Relation	source = relation_open(pipeline->source, AccessShareLock);
 	PplKey	   *key = ppl_key_of_source(source);
 
+	if (key == NULL && ppl_source_is_stream(source))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the rows of source \"%s\" cannot be told apart",
+						RelationGetRelationName(source)),
+				 errdetail("Output \"%s\" of mode upsert needs a key of the source, and streams have none.",
+						   output->name),
+				 errhint("Append to a table that has a primary key, and let a pipeline over that table upsert.")));
 	if (key == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -41,6 +50,16 @@ source_key(const PplPipeline *pipeline, const PplOutput *output)
 													RelationGetRelationName(source)))));
 	relation_close(source, NoLock);
 	return ppl_key_words(key);
+}
+
+/* Does an output take what a segment hands over? */
+static bool
+is_behind(const PplPipeline *pipeline, const PplOutput *output)
+{
+	int			segment = output->segment != 0 ? output->segment :
+	ppl_definition_last_segment(pipeline);
+
+	return ppl_definition_segment(pipeline, segment)->upstream != 0;
 }
 
 /* What is kept of an output is kept by these words. */
@@ -82,7 +101,7 @@ ppl_upserts_settle(const PplPipeline *pipeline)
 		if (!output->upsert)
 			continue;
 		words = source_key(pipeline, output);
-		keeps = !ppl_target_derives(pipeline, output);
+		keeps = is_behind(pipeline, output) || !ppl_target_derives(pipeline, output);
 		if (!pipeline->born || output->since == pipeline->version)
 			store_keeps(output, keeps, words);
 		else if (keeps && !output->keeps)

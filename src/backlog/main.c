@@ -155,7 +155,7 @@ move_wanted(void)
 
 	pg_atomic_write_u32(&self.db->mover_wanted, 0);
 	pg_memory_barrier();
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 

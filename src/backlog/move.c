@@ -54,7 +54,7 @@ typedef struct Step
 	PplConsumer *consumer;
 	PplSpoolReader *reader;
 	XLogRecPtr	slot_lsn;
-	int32		pipeline_id;
+	PplPlace	place;
 	Oid			source;
 	uint16		operations;
 	PplBacklogState state;
@@ -110,7 +110,7 @@ ppl_backlog_move(PplDatabase *db, PplConsumer *consumer, PplSpoolReader *reader)
 		}
 		if (step.lost)
 			step.name = MemoryContextStrdup(TopMemoryContext,
-											ppl_backlog_lose(step.pipeline_id,
+											ppl_backlog_lose(step.place.pipeline_id,
 															 step.state.bytes));
 		PopActiveSnapshot();
 	}
@@ -145,13 +145,13 @@ find_start(Step *step, PplDatabase *db, PplSpoolPos *end)
 
 	LWLockAcquire(ppl_shared->lock, LW_SHARED);
 	known = consumer->dboid == MyDatabaseId && !consumer->dropped &&
-		!consumer->lost && db->dboid == MyDatabaseId;
-	step->pipeline_id = consumer->pipeline_id;
+		!consumer->lost && !consumer->retired && db->dboid == MyDatabaseId;
+	step->place = consumer->place;
 	step->source = consumer->source;
 	step->operations = consumer->operations;
 	step->slot_lsn = db->slot_lsn;
 	LWLockRelease(ppl_shared->lock);
-	if (!known || !ppl_definition_try_lock(step->pipeline_id))
+	if (!known || !ppl_definition_try_lock(step->place.pipeline_id))
 		return false;
 
 	start = pg_atomic_read_u64(&db->spool_start);
@@ -169,12 +169,12 @@ find_start(Step *step, PplDatabase *db, PplSpoolPos *end)
 static bool
 load(Step *step)
 {
-	PplPipeline *pipeline = ppl_definition_load(step->pipeline_id);
+	PplPipeline *pipeline = ppl_definition_load(step->place.pipeline_id);
 
 	if (pipeline == NULL || !pipeline->born ||
 		pipeline->slot_lsn != step->slot_lsn)
 		return false;
-	ppl_backlog_load(step->pipeline_id, step->slot_lsn, &step->state);
+	ppl_backlog_load(step->place, step->slot_lsn, &step->state);
 	return true;
 }
 
@@ -196,7 +196,7 @@ find_limit(Step *step, PplSpoolPos end)
 		CHECK_FOR_INTERRUPTS();
 		ppl_spool_reader_skip(step->reader);
 		if (header.kind == PPL_REC_CONTROL ||
-			ppl_record_wanted(&header, step->pipeline_id, step->source,
+			ppl_record_wanted(&header, step->place.pipeline_id, step->source,
 							  step->operations))
 		{
 			concerned = true;
@@ -247,7 +247,7 @@ copy_records(Step *step)
 		else
 			add = header.kind == PPL_REC_CONTROL ||
 				(step->state.born &&
-				 ppl_record_wanted(&header, step->pipeline_id, step->source,
+				 ppl_record_wanted(&header, step->place.pipeline_id, step->source,
 								   step->operations));
 		if (!add)
 		{
@@ -276,17 +276,24 @@ copy_control(Step *step, const PplSpoolRaw *raw, PplPosition position)
 	if (raw->header.new_len != sizeof(control))
 		elog(ERROR, "a control message has a wrong length");
 	memcpy(&control, raw->body, sizeof(control));
-	if (control.pipeline_id != step->pipeline_id)
+	if (!ppl_control_concerns(&control, step->place))
 		return false;
 	if (step->state.born)
 		return true;
 	if (control.action == PPL_CONTROL_BIRTH)
 	{
-		ppl_backlog_birth(step->pipeline_id, step->slot_lsn, position,
-						  control.version);
+		ppl_backlog_birth(step->place, step->slot_lsn, position,
+						  control.version, control.workers);
 		step->state.born = true;
 		step->state.position = position;
 		step->state.bytes = 0;
+	}
+	else if (control.action == PPL_CONTROL_CHANGE && control.workers != 0)
+	{
+		/* its worker, or another one, may do the same right now */
+		ppl_backlog_join(step->place, step->slot_lsn, position, control.version,
+						 control.workers);
+		ppl_backlog_load(step->place, step->slot_lsn, &step->state);
 	}
 	return false;
 }
@@ -321,7 +328,7 @@ add_chunk(Step *step)
 	if (step->state.bytes > (int64) ppl_guc_max_backlog * 1024 * 1024)
 		step->lost = true;
 	else
-		ppl_backlog_add(step->pipeline_id, &step->chunk);
+		ppl_backlog_add(step->place, &step->chunk);
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextReset(step->context);
 	memset(&step->chunk, 0, sizeof(step->chunk));
@@ -335,7 +342,7 @@ publish(Step *step, PplDatabase *db)
 
 	LWLockAcquire(ppl_shared->lock, LW_SHARED);
 	if (consumer->dboid == MyDatabaseId && !consumer->dropped &&
-		consumer->pipeline_id == step->pipeline_id &&
+		ppl_place_equal(consumer->place, step->place) &&
 		db->slot_lsn == step->slot_lsn)
 	{
 		ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);
@@ -350,25 +357,29 @@ publish(Step *step, PplDatabase *db)
 
 /*
  * The pipeline is lost, which is committed: from now on nothing is held for it,
- * and its worker leaves.
+ * none of its workers, and they leave.
  */
 static void
 tell_lost(Step *step)
 {
-	PplConsumer *consumer = step->consumer;
 	char	   *message = psprintf("the backlog of the pipeline was larger than pipeline.max_backlog (%d MB)",
 								   ppl_guc_max_backlog);
 	char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
 								quote_literal_cstr(step->name));
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	if (consumer->dboid == MyDatabaseId &&
-		consumer->pipeline_id == step->pipeline_id)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid != MyDatabaseId ||
+			consumer->place.pipeline_id != step->place.pipeline_id)
+			continue;
 		consumer->lost = true;
 		ppl_consumer_set_state(consumer, PPL_WORKER_LOST);
 		ppl_error_set(&consumer->error, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
 					  message, NULL, hint);
+		ppl_wake(&consumer->process.procno);
 	}
 	LWLockRelease(ppl_shared->lock);
 

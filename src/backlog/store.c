@@ -28,6 +28,11 @@
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
+/* The three parameters that a place takes. */
+#define PLACE_ARGS(place)	ppl_sql_arg_int((place).pipeline_id), \
+							ppl_sql_arg_int((place).segment), \
+							ppl_sql_arg_int((place).partition)
+
 /* The two parameters that a position takes. */
 #define LSN_ARG(position)	ppl_sql_arg(LSNOID, LSNGetDatum((position).commit_lsn))
 #define SEQ_ARG(position)	ppl_sql_arg_int((int32) (position).seq)
@@ -35,12 +40,12 @@
 static const char *const load_sql =
 "SELECT c.commit_lsn, c.seq, b.last_lsn, b.last_seq, n.bytes"
 " FROM (SELECT coalesce(sum(bytes), 0)::int8 AS bytes FROM " PPL_BACKLOG
-"   WHERE pipeline_id = $1 AND segment = 1 AND partition = 1) n"
-" LEFT JOIN " PPL_CHECKPOINTS " c ON c.pipeline_id = $1 AND c.segment = 1"
-"   AND c.partition = 1 AND c.system_identifier = $2 AND c.database = $3"
-"   AND c.slot_lsn = $4"
+"   WHERE pipeline_id = $1 AND segment = $2 AND partition = $3) n"
+" LEFT JOIN " PPL_CHECKPOINTS " c ON c.pipeline_id = $1 AND c.segment = $2"
+"   AND c.partition = $3 AND c.system_identifier = $4 AND c.database = $5"
+"   AND c.slot_lsn = $6"
 " LEFT JOIN (SELECT last_lsn, last_seq FROM " PPL_BACKLOG
-"   WHERE pipeline_id = $1 AND segment = 1 AND partition = 1"
+"   WHERE pipeline_id = $1 AND segment = $2 AND partition = $3"
 "   ORDER BY chunk_id DESC LIMIT 1) b ON c.pipeline_id IS NOT NULL";
 
 static const char *const lose_sql =
@@ -55,13 +60,13 @@ static const char *const lose_sql =
 " FROM lost l RETURNING pipeline";
 
 /*
- * How far is a pipeline?  A checkpoint of another slot counts as none.
+ * How far is a place?  A checkpoint of another slot counts as none.
  */
 void
-ppl_backlog_load(int pipeline_id, XLogRecPtr slot_lsn, PplBacklogState *state)
+ppl_backlog_load(PplPlace place, XLogRecPtr slot_lsn, PplBacklogState *state)
 {
 	PplSqlArg	args[] = {
-		ppl_sql_arg_int(pipeline_id),
+		PLACE_ARGS(place),
 		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
 		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
 		ppl_sql_arg(LSNOID, LSNGetDatum(slot_lsn)),
@@ -88,34 +93,41 @@ ppl_backlog_load(int pipeline_id, XLogRecPtr slot_lsn, PplBacklogState *state)
 }
 
 /*
- * Give a pipeline its first checkpoint in this slot, unless its worker has done
+ * Give a place its first checkpoint in this slot, unless its worker has done
  * so by now.  What was kept under another one is void.
  */
 void
-ppl_backlog_birth(int pipeline_id, XLogRecPtr slot_lsn, PplPosition position,
-				  int version)
+ppl_backlog_birth(PplPlace place, XLogRecPtr slot_lsn, PplPosition position,
+				  int version, int workers)
 {
 	PplSqlArg	args[] = {
-		ppl_sql_arg_int(pipeline_id),
+		PLACE_ARGS(place),
 		LSN_ARG(position),
 		SEQ_ARG(position),
 		ppl_sql_arg_int(version),
 		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
 		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
 		ppl_sql_arg(LSNOID, LSNGetDatum(slot_lsn)),
+		ppl_sql_arg_int(workers),
 	};
 
-	ppl_backlog_clear(pipeline_id);
+	(void) ppl_sql_run("DELETE FROM " PPL_BACKLOG
+					   " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3",
+					   3, args);
 	(void) ppl_sql_run("INSERT INTO " PPL_CHECKPOINTS " AS c"
 					   " (pipeline_id, segment, partition, commit_lsn, seq, version,"
-					   "  system_identifier, database, slot_lsn, updated_at)"
-					   " VALUES ($1, 1, 1, $2, $3, $4, $5, $6, $7, pg_catalog.clock_timestamp())"
+					   "  workers, since, system_identifier, database, slot_lsn,"
+					   "  updated_at)"
+					   " SELECT $1, $2, p, $4, $5, $6, $10, $6, $7, $8, $9,"
+					   "  pg_catalog.clock_timestamp()"
+					   " FROM pg_catalog.generate_series(1, $10) p"
 					   " ON CONFLICT (pipeline_id, segment, partition) DO UPDATE"
-					   " SET commit_lsn = $2, seq = $3, version = $4,"
-					   "  system_identifier = $5, database = $6, slot_lsn = $7,"
+					   " SET commit_lsn = $4, seq = $5, version = $6,"
+					   "  workers = $10, since = $6,"
+					   "  system_identifier = $7, database = $8, slot_lsn = $9,"
 					   "  updated_at = pg_catalog.clock_timestamp()"
-					   " WHERE c.system_identifier <> $5 OR c.database <> $6"
-					   "  OR c.slot_lsn <> $7",
+					   " WHERE c.system_identifier <> $7 OR c.database <> $8"
+					   "  OR c.slot_lsn <> $9",
 					   lengthof(args), args);
 }
 
@@ -123,11 +135,11 @@ ppl_backlog_birth(int pipeline_id, XLogRecPtr slot_lsn, PplPosition position,
  * Add a chunk that was ended.
  */
 void
-ppl_backlog_add(int pipeline_id, const PplChunk *chunk)
+ppl_backlog_add(PplPlace place, const PplChunk *chunk)
 {
 	bytea	   *records = palloc(VARHDRSZ + chunk->bytes.len);
 	PplSqlArg	args[] = {
-		ppl_sql_arg_int(pipeline_id),
+		PLACE_ARGS(place),
 		LSN_ARG(chunk->first),
 		SEQ_ARG(chunk->first),
 		LSN_ARG(chunk->last),
@@ -142,7 +154,7 @@ ppl_backlog_add(int pipeline_id, const PplChunk *chunk)
 	(void) ppl_sql_run("INSERT INTO " PPL_BACKLOG
 					   " (pipeline_id, segment, partition, first_lsn, first_seq,"
 					   "  last_lsn, last_seq, events, bytes, records)"
-					   " VALUES ($1, 1, 1, $2, $3, $4, $5, $6, $7, $8)",
+					   " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
 					   lengthof(args), args);
 	pfree(records);
 }
@@ -151,15 +163,15 @@ ppl_backlog_add(int pipeline_id, const PplChunk *chunk)
  * The first chunk that has something behind done; false if there is none.
  */
 bool
-ppl_backlog_first(int pipeline_id, PplPosition done, uint32 *chunk_id)
+ppl_backlog_first(PplPlace place, PplPosition done, uint32 *chunk_id)
 {
 	PplSqlArg	args[] = {
-		ppl_sql_arg_int(pipeline_id), LSN_ARG(done), SEQ_ARG(done)
+		PLACE_ARGS(place), LSN_ARG(done), SEQ_ARG(done)
 	};
 	PplSqlResult *rows =
 	ppl_sql_run("SELECT chunk_id FROM " PPL_BACKLOG
-				" WHERE pipeline_id = $1 AND segment = 1 AND partition = 1"
-				" AND (last_lsn, last_seq) > ($2, $3)"
+				" WHERE pipeline_id = $1 AND segment = $2 AND partition = $3"
+				" AND (last_lsn, last_seq) > ($4, $5)"
 				" ORDER BY chunk_id LIMIT 1",
 				lengthof(args), args);
 
@@ -174,17 +186,17 @@ ppl_backlog_first(int pipeline_id, PplPosition done, uint32 *chunk_id)
  * none.  Error XX001 if it is no chunk.
  */
 char *
-ppl_backlog_fetch(int pipeline_id, MemoryContext context, uint32 *chunk_id,
+ppl_backlog_fetch(PplPlace place, MemoryContext context, uint32 *chunk_id,
 				  Size *len)
 {
 	PplSqlArg	args[] = {
-		ppl_sql_arg_int(pipeline_id),
+		PLACE_ARGS(place),
 		ppl_sql_arg(INT8OID, Int64GetDatum((int64) *chunk_id)),
 	};
 	PplSqlResult *rows =
 	ppl_sql_run("SELECT chunk_id, records FROM " PPL_BACKLOG
-				" WHERE pipeline_id = $1 AND segment = 1 AND partition = 1"
-				" AND chunk_id >= $2 ORDER BY chunk_id LIMIT 1",
+				" WHERE pipeline_id = $1 AND segment = $2 AND partition = $3"
+				" AND chunk_id >= $4 ORDER BY chunk_id LIMIT 1",
 				lengthof(args), args);
 	bytea	   *records;
 	char	   *bytes;
@@ -198,7 +210,7 @@ ppl_backlog_fetch(int pipeline_id, MemoryContext context, uint32 *chunk_id,
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("chunk %u of the backlog of pipeline %d cannot be read",
-						*chunk_id, pipeline_id)));
+						*chunk_id, place.pipeline_id)));
 	bytes = MemoryContextAllocHuge(context, *len);
 	memcpy(bytes, VARDATA_ANY(records), *len);
 	pfree(records);
@@ -209,15 +221,59 @@ ppl_backlog_fetch(int pipeline_id, MemoryContext context, uint32 *chunk_id,
  * Delete the chunks that have nothing behind done.
  */
 void
-ppl_backlog_delete(int pipeline_id, PplPosition done)
+ppl_backlog_delete(PplPlace place, PplPosition done)
 {
 	PplSqlArg	args[] = {
-		ppl_sql_arg_int(pipeline_id), LSN_ARG(done), SEQ_ARG(done)
+		PLACE_ARGS(place), LSN_ARG(done), SEQ_ARG(done)
 	};
 
 	(void) ppl_sql_run("DELETE FROM " PPL_BACKLOG
-					   " WHERE pipeline_id = $1 AND segment = 1 AND partition = 1"
-					   " AND (last_lsn, last_seq) <= ($2, $3)",
+					   " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3"
+					   " AND (last_lsn, last_seq) <= ($4, $5)",
+					   lengthof(args), args);
+}
+
+/*
+ * A place that has not begun comes to a change of the number of workers: if others of
+ * the segment are before it, it begins here, and has a checkpoint from now on.
+ */
+void
+ppl_backlog_join(PplPlace place, XLogRecPtr slot_lsn, PplPosition position,
+				 int version, int workers)
+{
+	PplSqlArg	args[] = {
+		PLACE_ARGS(place),
+		LSN_ARG(position),
+		SEQ_ARG(position),
+		ppl_sql_arg_int(version),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) GetSystemIdentifier())),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
+		ppl_sql_arg(LSNOID, LSNGetDatum(slot_lsn)),
+		ppl_sql_arg_int(workers),
+	};
+
+	(void) ppl_sql_run("INSERT INTO " PPL_CHECKPOINTS
+					   " (pipeline_id, segment, partition, commit_lsn, seq, version,"
+					   "  workers, since, system_identifier, database, slot_lsn,"
+					   "  updated_at)"
+					   " SELECT $1, $2, $3, $4, $5, $6, $10, $6, $7, $8, $9,"
+					   "  pg_catalog.clock_timestamp()"
+					   " WHERE $3 <= $10 AND EXISTS (SELECT FROM " PPL_CHECKPOINTS
+					   "  WHERE pipeline_id = $1 AND segment = $2 AND version < $6)"
+					   " ON CONFLICT (pipeline_id, segment, partition) DO NOTHING",
+					   lengthof(args), args);
+}
+
+/*
+ * Delete all chunks of a place.
+ */
+void
+ppl_backlog_forget(PplPlace place)
+{
+	PplSqlArg	args[] = {PLACE_ARGS(place)};
+
+	(void) ppl_sql_run("DELETE FROM " PPL_BACKLOG
+					   " WHERE pipeline_id = $1 AND segment = $2 AND partition = $3",
 					   lengthof(args), args);
 }
 
@@ -234,18 +290,42 @@ ppl_backlog_clear(int pipeline_id)
 }
 
 /*
- * The ids of all pipelines that have a backlog.
+ * All places that have a backlog, PplPlace *.
  */
 List *
-ppl_backlog_pipelines(void)
+ppl_backlog_places(void)
 {
-	PplSqlResult *rows = ppl_sql_run("SELECT DISTINCT pipeline_id FROM " PPL_BACKLOG,
-									 0, NULL);
-	List	   *ids = NIL;
+	PplSqlResult *rows =
+	ppl_sql_run("SELECT DISTINCT pipeline_id, segment, partition FROM " PPL_BACKLOG,
+				0, NULL);
+	List	   *places = NIL;
 
 	for (int64 row = 0; row < rows->nrows; row++)
-		ids = lappend_int(ids, ppl_sql_int(rows, row, 0));
-	return ids;
+	{
+		PplPlace   *place = palloc(sizeof(*place));
+
+		place->pipeline_id = ppl_sql_int(rows, row, 0);
+		place->segment = ppl_sql_int(rows, row, 1);
+		place->partition = ppl_sql_int(rows, row, 2);
+		places = lappend(places, place);
+	}
+	return places;
+}
+
+/*
+ * Is a place among them?
+ */
+bool
+ppl_backlog_has_place(const List *places, PplPlace place)
+{
+	ListCell   *lc;
+
+	foreach(lc, places)
+	{
+		if (ppl_place_equal(*(PplPlace *) lfirst(lc), place))
+			return true;
+	}
+	return false;
 }
 
 /*

@@ -6,8 +6,9 @@
 #define PPL_STORE_H
 
 #include "backlog/chunk.h"
+#include "base/place.h"
 
-/* How far a pipeline's events are done, or kept. */
+/* How far the events of a place are done, or kept. */
 typedef struct PplBacklogState
 {
 	bool		born;			/* there is a checkpoint of our slot */
@@ -15,18 +16,23 @@ typedef struct PplBacklogState
 	int64		bytes;			/* in the backlog */
 } PplBacklogState;
 
-extern void ppl_backlog_load(int pipeline_id, XLogRecPtr slot_lsn,
+extern void ppl_backlog_load(PplPlace place, XLogRecPtr slot_lsn,
 							 PplBacklogState *state);
-extern void ppl_backlog_birth(int pipeline_id, XLogRecPtr slot_lsn,
-							  PplPosition position, int version);
-extern void ppl_backlog_add(int pipeline_id, const PplChunk *chunk);
-extern bool ppl_backlog_first(int pipeline_id, PplPosition done,
+extern void ppl_backlog_birth(PplPlace place, XLogRecPtr slot_lsn,
+							  PplPosition position, int version,
+							  int workers);
+extern void ppl_backlog_add(PplPlace place, const PplChunk *chunk);
+extern bool ppl_backlog_first(PplPlace place, PplPosition done,
 							  uint32 *chunk_id);
-extern char *ppl_backlog_fetch(int pipeline_id, MemoryContext context,
+extern char *ppl_backlog_fetch(PplPlace place, MemoryContext context,
 							   uint32 *chunk_id, Size *len);
-extern void ppl_backlog_delete(int pipeline_id, PplPosition done);
+extern void ppl_backlog_delete(PplPlace place, PplPosition done);
+extern void ppl_backlog_join(PplPlace place, XLogRecPtr slot_lsn,
+							 PplPosition position, int version, int workers);
+extern void ppl_backlog_forget(PplPlace place);
 extern void ppl_backlog_clear(int pipeline_id);
-extern List *ppl_backlog_pipelines(void);
+extern List *ppl_backlog_places(void);
+extern bool ppl_backlog_has_place(const List *places, PplPlace place);
 extern bool ppl_backlog_was_full(int pipeline_id);
 extern char *ppl_backlog_lose(int pipeline_id, int64 bytes);
 

@@ -26,19 +26,9 @@ static void write_message(PplControl *control);
 
 /* See control.h.  Errors: 55000 if the slot of this database is not ready. */
 void
-ppl_control_emit(PplControlAction action, int32 pipeline_id, int32 version,
-				 Oid source, Oid owner, uint16 operations)
+ppl_control_emit(PplControl *control)
 {
-	PplControl	control;
-
-	memset(&control, 0, sizeof(control));
-	control.action = action;
-	control.operations = operations;
-	control.pipeline_id = pipeline_id;
-	control.version = version;
-	control.source = source;
-	control.owner = owner;
-	write_message(&control);
+	write_message(control);
 	ppl_wake_at_commit();
 }
 
@@ -101,4 +91,13 @@ ppl_control_read(const char *prefix, const char *text, Size size,
 	}
 	(void) hex_decode(text, size, (char *) control);
 	return control->format == PPL_CONTROL_VERSION;
+}
+
+/* See control.h. */
+bool
+ppl_control_concerns(const PplControl *control, PplPlace place)
+{
+	return control->pipeline_id == place.pipeline_id &&
+		(control->segment == 0 || control->segment == place.segment) &&
+		(control->partition == 0 || control->partition == place.partition);
 }

@@ -6,6 +6,8 @@
 #ifndef PPL_CONTROL_H
 #define PPL_CONTROL_H
 
+#include "base/place.h"
+
 #define PPL_CONTROL_PREFIX "pipeline"
 
 /* What a definition's change tells capture and the workers. */
@@ -37,20 +39,23 @@ typedef struct PplControl
 	int32		version;		/* of the definition, from this change on */
 	Oid			source;
 	Oid			owner;
-	uint32		flags;			/* PPL_CONTROL_PAUSES */
+	uint16		flags;			/* PPL_CONTROL_PAUSES */
+	uint16		workers;		/* of the segment, from here on; 0 = as many
+								 * as before */
+	uint32		segment;		/* 0 = all of the pipeline */
+	uint32		partition;		/* 0 = all of the segment */
 	uint64		secret;			/* proves that the extension wrote it */
 } PplControl;
 
-StaticAssertDecl(sizeof(PplControl) == 32, "control message has padding");
+StaticAssertDecl(sizeof(PplControl) == 40, "control message has padding");
 
 /*
  * Write a transactional control message and have this transaction's commit
  * wake capture.  Assigns an xid.  Capture acts on it at its place in the
- * commit order; a rollback (also to a savepoint) takes it back.
+ * commit order; a rollback (also to a savepoint) takes it back.  The caller fills in
+ * all but format and secret.
  */
-extern void ppl_control_emit(PplControlAction action, int32 pipeline_id,
-							 int32 version, Oid source, Oid owner,
-							 uint16 operations);
+extern void ppl_control_emit(PplControl *control);
 
 /*
  * The same to tell a pipeline that its source was changed.
@@ -69,5 +74,8 @@ extern void ppl_control_batch(int32 pipeline_id);
  */
 extern bool ppl_control_read(const char *prefix, const char *text, Size size,
 							 PplControl *control);
+
+/* Is a message for the worker at this place? */
+extern bool ppl_control_concerns(const PplControl *control, PplPlace place);
 
 #endif							/* PPL_CONTROL_H */

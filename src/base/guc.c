@@ -16,9 +16,7 @@
 
 #define PPL_MAX_DATABASES	1024
 #define PPL_MAX_SEGMENTS	65536
-#define PPL_MAX_BATCH_ROWS	1000000
 #define PPL_MAX_WINDOW		100000
-#define PPL_MAX_BATCH_KB	(1024 * 1024)
 
 int			ppl_guc_batch_bytes = 16 * 1024;
 int			ppl_guc_batch_rows = 10000;
@@ -29,8 +27,11 @@ int			ppl_guc_dead_letter_max_age = 0;
 int			ppl_guc_max_backlog = 10 * 1024;
 int			ppl_guc_max_databases = 16;
 int			ppl_guc_max_retained_wal = 1024;
-int			ppl_guc_max_segments = 1024;
+int			ppl_guc_max_segments = 4096;
+int			ppl_guc_max_workers = 0;
 int			ppl_guc_worker_idle_timeout = 60 * 1000;
+
+static void define_limits(void);
 
 /*
  * Define all settings.  Called once, while shared_preload_libraries is loaded.
@@ -42,7 +43,7 @@ ppl_guc_define(void)
 							"Events that one statement takes, in bytes of their rows",
 							"A larger transaction is taken in several statements.",
 							&ppl_guc_batch_bytes,
-							16 * 1024, 64, PPL_MAX_BATCH_KB,
+							16 * 1024, PPL_MIN_BATCH_KB, PPL_MAX_BATCH_KB,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("pipeline.batch_rows",
@@ -80,6 +81,22 @@ ppl_guc_define(void)
 							0, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 
+	define_limits();
+
+	DefineCustomIntVariable("pipeline.worker_idle_timeout",
+							"Time without events after which a worker process ends",
+							"It is started again when events arrive. Zero means never.",
+							&ppl_guc_worker_idle_timeout,
+							60 * 1000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("pipeline");
+}
+
+/* What the server has to give. */
+static void
+define_limits(void)
+{
 	DefineCustomIntVariable("pipeline.max_backlog",
 							"Size of a pipeline's backlog beyond which it is lost",
 							"See pipeline.max_retained_wal.",
@@ -105,15 +122,13 @@ ppl_guc_define(void)
 							"Segments of pipelines that can be started on this server",
 							"A pipeline without an isolated stage is one segment.",
 							&ppl_guc_max_segments,
-							1024, 1, PPL_MAX_SEGMENTS,
+							4096, 1, PPL_MAX_SEGMENTS,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 
-	DefineCustomIntVariable("pipeline.worker_idle_timeout",
-							"Time without events after which a worker process ends",
-							"It is started again when events arrive. Zero means never.",
-							&ppl_guc_worker_idle_timeout,
-							60 * 1000, 0, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-
-	MarkGUCPrefixReserved("pipeline");
+	DefineCustomIntVariable("pipeline.max_workers",
+							"Worker processes that pipelines of this server may have at a time",
+							"More busy pipelines take turns. Zero means as many as max_worker_processes leaves.",
+							&ppl_guc_max_workers,
+							0, 0, PPL_MAX_SEGMENTS,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 }

@@ -116,7 +116,11 @@ ppl_process_attach(PplProcess *process, uint64 generation)
 		process->pid = MyProcPid;
 		process->ordered = false;
 		process->started_at = GetCurrentTimestamp();
+		process->leaving = false;
+		pg_atomic_write_u32(&process->spare, 0);
 		pg_atomic_write_u32(&process->procno, MyProc->pgprocno);
+		pg_memory_barrier();
+		pg_atomic_write_u32(&process->asked, 0);
 		attached = true;
 	}
 	LWLockRelease(ppl_shared->lock);
@@ -144,7 +148,16 @@ detach(int code, Datum arg)
 	}
 	pg_atomic_write_u32(&process->procno, PPL_NO_PROC);
 	process->pid = 0;
-	if (self.clean)
+	if (process->leaving)
+	{
+		/* not_before was set when that was decided, and maybe since */
+		process->leaving = false;
+		process->failures = 0;
+		ppl_shared->leaving--;
+		ppl_shared->gone++;
+		ppl_shared->gone_at = ppl_clock_ms();
+	}
+	else if (self.clean)
 	{
 		process->failures = 0;
 		process->not_before = self.pause_ms == 0 ? 0 :
@@ -252,4 +265,21 @@ ppl_process_wait(long timeout_ms)
 	(void) WaitLatch(MyLatch, events, timeout_ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	(void) ppl_process_interrupts();
+}
+
+/*
+ * The same for a process that can be spared: it sleeps only while nobody waits
+ * for one, and is woken when somebody does.  The launcher publishes how many
+ * wait, then looks who is spare; here it is the other way round.
+ */
+void
+ppl_process_wait_spare(long timeout_ms)
+{
+	pg_atomic_write_u32(&self.process->spare, 1);
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&ppl_shared->waiting) == 0)
+		ppl_process_wait(timeout_ms);
+	else
+		(void) ppl_process_interrupts();
+	pg_atomic_write_u32(&self.process->spare, 0);
 }

@@ -14,7 +14,7 @@ typedef struct PplOrder
 {
 	uint64		generation;
 	Oid			dboid;
-	int32		pipeline_id;
+	PplPlace	place;			/* of a worker */
 } PplOrder;
 
 extern void ppl_process_describe(BackgroundWorker *worker, const char *kind,
@@ -27,6 +27,7 @@ extern void ppl_process_exit_early(void) pg_attribute_noreturn();
 extern void ppl_process_steady(void);
 extern int	ppl_process_failures(void);
 extern void ppl_process_wait(long timeout_ms);
+extern void ppl_process_wait_spare(long timeout_ms);
 extern void ppl_process_check(void);
 extern bool ppl_process_interrupts(void);
 

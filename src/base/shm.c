@@ -83,11 +83,14 @@ shm_startup(void)
 	ppl_shared = (PplShared *) base;
 	if (!found)
 	{
-		memset(base, 0, shm_size());
+		memset(base, 0, MAXALIGN(sizeof(PplShared)) +
+			   MAXALIGN(mul_size(ppl_guc_max_databases, sizeof(PplDatabase))));
 		ppl_shared->lock = &GetNamedLWLockTranche(PPL_TRANCHE_NAME)->lock;
 		ppl_shared->epoch = (uint64) GetCurrentTimestamp();
 		process_init(&ppl_shared->launcher);
 		process_init(&ppl_shared->mover);
+		pg_atomic_init_u32(&ppl_shared->waiting, 0);
+		pg_atomic_init_u64(&ppl_shared->births, 1);
 		pg_atomic_init_u64(&ppl_shared->next_segment_lsn, 0);
 		ppl_shared->ndatabases = ppl_guc_max_databases;
 		ppl_shared->nconsumers = ppl_guc_max_segments;
@@ -101,9 +104,8 @@ shm_startup(void)
 		}
 
 		base += MAXALIGN(mul_size(ppl_shared->ndatabases, sizeof(PplDatabase)));
+		/* not touched before it is used, so that many cost no memory */
 		ppl_shared->consumers = (PplConsumer *) base;
-		for (int i = 0; i < ppl_shared->nconsumers; i++)
-			consumer_reset(&ppl_shared->consumers[i]);
 	}
 	ppl_failpoint_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
@@ -117,6 +119,8 @@ process_init(PplProcess *process)
 	memset(process, 0, sizeof(*process));
 	process->generation = generation;
 	pg_atomic_init_u32(&process->procno, PPL_NO_PROC);
+	pg_atomic_init_u32(&process->spare, 0);
+	pg_atomic_init_u32(&process->asked, 0);
 }
 
 /* All but the condition variable, on which somebody may still be waiting. */
@@ -139,8 +143,10 @@ database_reset(PplDatabase *db)
 	pg_atomic_init_u64(&db->confirmed_lsn, 0);
 	pg_atomic_init_u64(&db->wanted_lsn, 0);
 	pg_atomic_init_u32(&db->mover_wanted, 0);
+	pg_atomic_init_u32(&db->retired, 0);
 	pg_atomic_init_u32(&db->has_consumers, 0);
 	pg_atomic_init_u32(&db->capture_asleep, 0);
+	pg_atomic_init_u32(&db->has_stuck, 0);
 	pg_atomic_init_u64(&db->transactions, 0);
 }
 
@@ -159,13 +165,18 @@ consumer_reset(PplConsumer *consumer)
 	pg_atomic_init_u64(&consumer->moves, 0);
 	pg_atomic_init_u64(&consumer->moves_done, 0);
 	pg_atomic_init_u32(&consumer->move_wanted, 0);
+	pg_atomic_init_u64(&consumer->events_pos, 0);
 	pg_atomic_init_u64(&consumer->pending_pos, 0);
 	pg_atomic_init_u32(&consumer->letters_xid, InvalidTransactionId);
 	pg_atomic_init_u32(&consumer->stops, 0);
+	pg_atomic_init_u32(&consumer->repairs, 0);
 	pg_atomic_init_u64(&consumer->confirm_lsn, 0);
 	pg_atomic_init_u64(&consumer->batches, 0);
 	pg_atomic_init_u64(&consumer->retries, 0);
 	pg_atomic_init_u64(&consumer->last_commit_time, 0);
+	pg_atomic_init_u64(&consumer->rate_window, 0);
+	pg_atomic_init_u64(&consumer->rate_events, 0);
+	pg_atomic_init_u64(&consumer->rate_before, 0);
 	for (int i = 0; i < PPL_LATENCY_BUCKETS; i++)
 		pg_atomic_init_u64(&consumer->latency[i], 0);
 }
@@ -260,16 +271,14 @@ ppl_database_request(Oid dboid)
  * shared->lock, or can bear that the entry is given up at any moment.
  */
 PplConsumer *
-ppl_consumer_find(Oid dboid, int32 pipeline_id, int32 segment, int32 partition)
+ppl_consumer_find(Oid dboid, PplPlace place)
 {
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 
 		if (consumer->dboid == dboid &&
-			consumer->pipeline_id == pipeline_id &&
-			consumer->segment == segment &&
-			consumer->partition == partition &&
+			ppl_place_equal(consumer->place, place) &&
 			!consumer->dropped)
 			return consumer;
 	}
@@ -281,22 +290,23 @@ ppl_consumer_find(Oid dboid, int32 pipeline_id, int32 segment, int32 partition)
  * Caller holds shared->lock exclusively and found no entry before.
  */
 PplConsumer *
-ppl_consumer_create(Oid dboid, int32 pipeline_id, int32 segment, int32 partition)
+ppl_consumer_create(Oid dboid, PplPlace place)
 {
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
-	{
-		PplConsumer *consumer = &ppl_shared->consumers[i];
+	PplConsumer *consumer;
+	int			i = 0;
 
-		if (OidIsValid(consumer->dboid))
-			continue;
-		consumer_reset(consumer);
-		consumer->pipeline_id = pipeline_id;
-		consumer->segment = segment;
-		consumer->partition = partition;
-		consumer->dboid = dboid;
-		return consumer;
-	}
-	return NULL;
+	while (i < ppl_shared->nused && OidIsValid(ppl_shared->consumers[i].dboid))
+		i++;
+	if (i == ppl_shared->nconsumers)
+		return NULL;
+	consumer = &ppl_shared->consumers[i];
+	consumer_reset(consumer);
+	consumer->place = place;
+	consumer->dboid = dboid;
+	ppl_shared->nused = Max(ppl_shared->nused, i + 1);
+	pg_write_barrier();
+	pg_atomic_fetch_add_u64(&ppl_shared->births, 1);
+	return consumer;
 }
 
 /*
@@ -307,7 +317,7 @@ ppl_consumer_create(Oid dboid, int32 pipeline_id, int32 segment, int32 partition
 static void
 free_reservations(void)
 {
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 		TransactionId xid = consumer->reserved_by;
@@ -316,40 +326,61 @@ free_reservations(void)
 			TransactionIdDidCommit(xid))
 			continue;
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		if (consumer->reserved_by == xid)
+		if (consumer->reserved_by == xid && consumer->retired)
+			consumer->reserved_by = InvalidTransactionId;	/* capture drops it */
+		else if (consumer->reserved_by == xid)
 			consumer->dboid = InvalidOid;
 		LWLockRelease(ppl_shared->lock);
 	}
 }
 
 /*
- * Take an entry for a pipeline that transaction xid of this database starts,
+ * Take an entry for a worker of a pipeline that transaction xid of this database starts,
  * so that capture finds it when it reads of the start; with the transaction
  * the reservation is void.  False if all entries are in use.  Takes
  * shared->lock.
  */
 bool
-ppl_consumer_reserve(int32 pipeline_id, TransactionId xid)
+ppl_consumer_reserve(PplPlace place, TransactionId xid)
 {
-	PplConsumer *consumer = NULL;
+	PplConsumer *consumer;
 
-	for (int attempt = 1; attempt <= 2 && consumer == NULL; attempt++)
+	free_reservations();
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	consumer = ppl_consumer_find(MyDatabaseId, place);
+	if (consumer == NULL)
 	{
-		if (attempt == 2)
-			free_reservations();
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		consumer = ppl_consumer_find(MyDatabaseId, pipeline_id, 1, 1);
-		if (consumer == NULL)
-		{
-			consumer = ppl_consumer_create(MyDatabaseId, pipeline_id, 1, 1);
-			if (consumer != NULL)
-				consumer->reserved_by = xid;
-		}
-		else if (TransactionIdIsValid(consumer->reserved_by))
+		consumer = ppl_consumer_create(MyDatabaseId, place);
+		if (consumer != NULL)
 			consumer->reserved_by = xid;
-		LWLockRelease(ppl_shared->lock);
 	}
+	else if (consumer->retired && !TransactionIdIsValid(consumer->reserved_by))
+		consumer->reserved_by = xid;
+	LWLockRelease(ppl_shared->lock);
 	return consumer != NULL;
+}
+
+/*
+ * The workers of a segment need not wait for each other any more: have them look
+ * for themselves, or be started.  Takes shared->lock.
+ */
+void
+ppl_consumer_open_barrier(Oid dboid, PplPlace place)
+{
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < ppl_shared->nused; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		if (consumer->dboid != dboid || !consumer->barrier ||
+			consumer->place.pipeline_id != place.pipeline_id ||
+			consumer->place.segment != place.segment)
+			continue;
+		consumer->barrier = false;
+		ppl_wake(&consumer->process.procno);
+	}
+	LWLockRelease(ppl_shared->lock);
+	ppl_wake_launcher();
 }
 
 /*
@@ -418,6 +449,13 @@ ppl_consumer_set_state(PplConsumer *consumer, PplWorkerState state)
 	if (consumer->state != state || consumer->since == 0)
 		consumer->since = GetCurrentTimestamp();
 	consumer->state = state;
+	if (state == PPL_WORKER_FAILED || state == PPL_WORKER_PAUSED)
+	{
+		PplDatabase *db = ppl_database_find(consumer->dboid);
+
+		if (db != NULL)
+			pg_atomic_write_u32(&db->has_stuck, 1);
+	}
 }
 
 void

@@ -25,21 +25,13 @@
 #include "utils/timestamp.h"
 
 #include "backlog/store.h"
+#include "base/clock.h"
 #include "base/guc.h"
 #include "base/shm.h"
 #include "capture/filter.h"
+#include "capture/partitions.h"
 #include "capture/route.h"
 #include "catalog/definition.h"
-
-/* A consumer as capture sees it. */
-typedef struct FilterConsumer
-{
-	PplConsumer *shared;
-	Oid			source;
-	uint16		operations;
-	PplSpoolPos control_pos;	/* end of its last control record, until that
-								 * is published; else 0 */
-} FilterConsumer;
 
 /* State of the filter. */
 static struct
@@ -47,6 +39,10 @@ static struct
 	MemoryContext context;
 	HTAB	   *sources;		/* PplSource by relid */
 	List	   *consumers;		/* FilterConsumer * */
+	FilterConsumer **by_entry;	/* the same by number of the entry in shared
+								 * memory */
+	PplSource  *touched;		/* those that are, chained */
+	List	   *controlled;		/* consumers with a control_pos */
 	PplDatabase *db;
 	bool		wake_launcher;	/* at the next publication */
 	bool		unfinished;		/* some source has records of this transaction
@@ -56,11 +52,24 @@ static struct
 
 static void keep_snapshot(Snapshot snapshot);
 static void give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin);
-static FilterConsumer *want(int32 pipeline_id, Oid source, Oid owner,
-							uint16 operations, bool backlog);
+static FilterConsumer *want(const PplShare *share, Oid owner, bool backlog);
+static FilterConsumer *load_share(const PplPipeline *pipeline,
+								  const PplShare *share, bool backlog,
+								  XLogRecPtr confirmed, PplSpoolPos start);
+static bool is_new(TransactionId xid);
+static void join_partitions(const PplControl *control, XLogRecPtr commit_lsn,
+							PplSpoolPos begin);
+static void drop_retired(void);
+static void control_consumer(FilterConsumer *consumer, const PplControl *control,
+							 TransactionId xid, PplSpoolPos begin,
+							 PplSpoolPos end);
 static void unwant(FilterConsumer *consumer);
 static void count_operations(void);
+static void forget_turn(PplConsumer *shared);
+static void note_control(FilterConsumer *consumer, PplSpoolPos end);
 static bool wakes(const PplConsumer *consumer, uint8 action);
+static void come_sooner(PplConsumer *shared);
+static void tell(FilterConsumer *consumer, PplSpoolPos pending);
 
 /*
  * Prepare an empty filter for this process's database.
@@ -77,6 +86,9 @@ ppl_filter_init(void)
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(PplSource);
 	ctl.hcxt = self.context;
+	self.by_entry = MemoryContextAllocZero(self.context,
+										   mul_size(ppl_shared->nconsumers,
+													sizeof(FilterConsumer *)));
 	self.sources = hash_create("pipeline sources", 64, &ctl,
 							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ppl_route_init(self.context);
@@ -89,7 +101,7 @@ ppl_filter_init(void)
 static void
 set_lost(PplConsumer *shared, const char *name)
 {
-	const char *message = ppl_backlog_was_full(shared->pipeline_id) ?
+	const char *message = ppl_backlog_was_full(shared->place.pipeline_id) ?
 	"the backlog of the pipeline was larger than pipeline.max_backlog" :
 	"the replication slot that held the position of the pipeline is gone";
 	char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
@@ -115,49 +127,68 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 {
 	ListCell   *lc;
 	List	   *backlogs;
+	List	   *positions;
 	MemoryContext oldcontext = CurrentMemoryContext;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	keep_snapshot(GetActiveSnapshot());
-	backlogs = ppl_backlog_pipelines();
+	backlogs = ppl_backlog_places();
+	positions = ppl_definition_positions();
 	foreach(lc, ppl_definition_load_born())
 	{
 		PplPipeline *pipeline = lfirst(lc);
-		FilterConsumer *consumer = want(pipeline->pipeline_id, pipeline->source,
-										pipeline->owner, pipeline->operations,
-										list_member_int(backlogs,
-														pipeline->pipeline_id));
+		ListCell   *lc2;
 
-		pg_atomic_write_u64(&consumer->shared->confirm_lsn, confirmed);
-		ppl_atomic_max(&consumer->shared->read_pos, start);
-		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-		consumer->shared->running = pipeline->running;
-		consumer->shared->lost = false;
-		LWLockRelease(ppl_shared->lock);
-		if (pipeline->slot_lsn != self.db->slot_lsn)
-			set_lost(consumer->shared, pipeline->name);
+		foreach(lc2, ppl_definition_remaining(ppl_definition_shares(pipeline),
+											  positions))
+		{
+			PplShare   *share = lfirst(lc2);
+			FilterConsumer *consumer = load_share(pipeline, share,
+												  ppl_backlog_has_place(backlogs, share->place),
+												  confirmed, start);
+
+			consumer->version = ppl_definition_reached(positions, share->place);
+		}
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(oldcontext);
 
+	count_operations();
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *shared = &ppl_shared->consumers[i];
-		bool		known = false;
 
-		if (shared->dboid != MyDatabaseId)
-			continue;
-		foreach(lc, self.consumers)
-			known |= ((FilterConsumer *) lfirst(lc))->shared == shared;
 		/* a reserved one waits for the record of its birth */
-		if (!known && !TransactionIdIsValid(shared->reserved_by))
+		if (shared->dboid == MyDatabaseId && self.by_entry[i] == NULL &&
+			!TransactionIdIsValid(shared->reserved_by))
 			shared->dropped = true;
 	}
 	LWLockRelease(ppl_shared->lock);
+}
+
+/* One consumer of a definition that was born. */
+static FilterConsumer *
+load_share(const PplPipeline *pipeline, const PplShare *share, bool backlog,
+		   XLogRecPtr confirmed, PplSpoolPos start)
+{
+	FilterConsumer *consumer = want(share, pipeline->owner, backlog);
+	PplConsumer *shared = consumer->shared;
+
+	pg_atomic_write_u64(&shared->confirm_lsn, confirmed);
+	ppl_atomic_max(&shared->read_pos, start);
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	shared->running = pipeline->running;
+	shared->lost = false;
+	shared->retired = false;
+	shared->barrier = false;
+	LWLockRelease(ppl_shared->lock);
+	if (pipeline->slot_lsn != self.db->slot_lsn)
+		set_lost(shared, pipeline->name);
+	return consumer;
 }
 
 /* Remember which transactions a snapshot shows, beyond its life. */
@@ -184,26 +215,41 @@ ppl_filter_lookup(Oid relid)
 }
 
 /*
- * Find or make the consumer of a definition, here and in shared memory.  That
- * it has a backlog is said in one with that it is there.
+ * Something was appended to the spool for a source, up to this position.
+ */
+void
+ppl_filter_touch(PplSource *source, PplSpoolPos end)
+{
+	source->last_pos = end;
+	if (source->touched)
+		return;
+	source->touched = true;
+	source->next_touched = self.touched;
+	self.touched = source;
+}
+
+/*
+ * Find or make the consumer of a share, here and in shared memory.  That it has
+ * a backlog is said in one with that it is there.  The caller counts the
+ * operations anew when it has all it wants.
  */
 static FilterConsumer *
-want(int32 pipeline_id, Oid source, Oid owner, uint16 operations, bool backlog)
+want(const PplShare *share, Oid owner, bool backlog)
 {
-	FilterConsumer *consumer = NULL;
+	FilterConsumer *consumer;
 	PplConsumer *shared;
-	ListCell   *lc;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	shared = ppl_consumer_find(MyDatabaseId, pipeline_id, 1, 1);
+	shared = ppl_consumer_find(MyDatabaseId, share->place);
 	if (shared == NULL)
-		shared = ppl_consumer_create(MyDatabaseId, pipeline_id, 1, 1);
+		shared = ppl_consumer_create(MyDatabaseId, share->place);
 	if (shared != NULL)
 	{
 		shared->reserved_by = InvalidTransactionId;
+		shared->retired = false;
 		shared->owner = owner;
-		shared->source = source;
-		shared->operations = operations;
+		shared->source = share->source;
+		shared->operations = share->operations;
 		if (backlog)
 			pg_atomic_fetch_add_u64(&shared->moves, 1);
 	}
@@ -216,23 +262,19 @@ want(int32 pipeline_id, Oid source, Oid owner, uint16 operations, bool backlog)
 				 errhint("ALTER SYSTEM SET pipeline.max_segments = %d; then restart the server.",
 						 ppl_shared->nconsumers * 2)));
 
-	foreach(lc, self.consumers)
-	{
-		if (((FilterConsumer *) lfirst(lc))->shared == shared)
-			consumer = lfirst(lc);
-	}
+	consumer = self.by_entry[shared - ppl_shared->consumers];
 	if (consumer == NULL)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(self.context);
 
 		consumer = palloc0(sizeof(*consumer));
 		self.consumers = lappend(self.consumers, consumer);
+		self.by_entry[shared - ppl_shared->consumers] = consumer;
 		MemoryContextSwitchTo(oldcontext);
 	}
 	consumer->shared = shared;
-	consumer->source = source;
-	consumer->operations = operations;
-	count_operations();
+	consumer->source = share->source;
+	consumer->operations = share->operations;
 	return consumer;
 }
 
@@ -240,11 +282,13 @@ static void
 unwant(FilterConsumer *consumer)
 {
 	self.consumers = list_delete_ptr(self.consumers, consumer);
+	self.controlled = list_delete_ptr(self.controlled, consumer);
+	self.by_entry[consumer->shared - ppl_shared->consumers] = NULL;
 	pfree(consumer);
 	count_operations();
 }
 
-/* Work out anew what is wanted of each relation. */
+/* Work out anew what is wanted of each relation, and by whom. */
 static void
 count_operations(void)
 {
@@ -252,9 +296,15 @@ count_operations(void)
 	PplSource  *source;
 	ListCell   *lc;
 
+	MemoryContext oldcontext = MemoryContextSwitchTo(self.context);
+
 	hash_seq_init(&scan, self.sources);
 	while ((source = hash_seq_search(&scan)) != NULL)
+	{
 		source->operations = 0;
+		list_free(source->consumers);
+		source->consumers = NIL;
+	}
 	foreach(lc, self.consumers)
 	{
 		FilterConsumer *consumer = lfirst(lc);
@@ -267,7 +317,9 @@ count_operations(void)
 			source->relid = consumer->source;
 		}
 		source->operations |= consumer->operations;
+		source->consumers = lappend(source->consumers, consumer);
 	}
+	MemoryContextSwitchTo(oldcontext);
 	ppl_route_sources_changed();
 	pg_atomic_write_u32(&self.db->has_consumers, self.consumers != NIL);
 }
@@ -280,32 +332,107 @@ void
 ppl_filter_control(const PplControl *control, TransactionId xid,
 				   XLogRecPtr commit_lsn, PplSpoolPos begin, PplSpoolPos end)
 {
-	FilterConsumer *consumer = NULL;
-	PplConsumer *shared;
+	List	   *concerned = NIL;
 	ListCell   *lc;
 
+	if (control->action == PPL_CONTROL_CHANGE && control->workers != 0)
+		join_partitions(control, commit_lsn, begin);
+	if (control->action == PPL_CONTROL_BIRTH && is_new(xid))
+		ppl_partitions_retire(self.consumers, control, self.db);
 	foreach(lc, self.consumers)
 	{
-		FilterConsumer *candidate = lfirst(lc);
+		FilterConsumer *consumer = lfirst(lc);
 
-		if (candidate->shared->pipeline_id == control->pipeline_id)
-			consumer = candidate;
+		if (ppl_control_concerns(control, consumer->shared->place))
+			concerned = lappend(concerned, consumer);
 	}
-	if (consumer == NULL)
+	/* A definition that is gone already was not loaded: leave it so. */
+	if (concerned == NIL && control->action == PPL_CONTROL_BIRTH)
 	{
-		/* A definition that is gone already was not loaded: leave it so. */
-		if (control->action != PPL_CONTROL_BIRTH)
-			return;
-		consumer = want(control->pipeline_id, control->source, control->owner,
-						control->operations, false);
+		PplShare	share = {
+			.place = {control->pipeline_id, control->segment, control->partition},
+			.source = control->source,
+			.operations = control->operations,
+		};
+		FilterConsumer *consumer = want(&share, control->owner, false);
+
+		count_operations();
 		pg_atomic_write_u64(&consumer->shared->confirm_lsn, commit_lsn);
 		ppl_atomic_max(&consumer->shared->read_pos, begin);
+		consumer->version = control->version;
+		concerned = list_make1(consumer);
 	}
-	shared = consumer->shared;
-	consumer->control_pos = end;
+	foreach(lc, concerned)
+		control_consumer(lfirst(lc), control, xid, begin, end);
+	list_free(concerned);
+}
+
+/* Does a transaction count that the definitions, as they were read, do not show? */
+static bool
+is_new(TransactionId xid)
+{
+	return XidInMVCCSnapshot(xid, &self.loaded);
+}
+
+/* Partitions that a segment has from here on begin here. */
+static void
+join_partitions(const PplControl *control, XLogRecPtr commit_lsn,
+				PplSpoolPos begin)
+{
+	PplJoining	joining;
+	ListCell   *lc;
+
+	ppl_partitions_join(self.consumers, control, &joining);
+	foreach(lc, joining.shares)
+	{
+		FilterConsumer *consumer = want(lfirst(lc), control->owner, false);
+		PplConsumer *shared = consumer->shared;
+
+		consumer->version = control->version;
+		pg_atomic_write_u64(&shared->confirm_lsn, commit_lsn);
+		ppl_atomic_max(&shared->read_pos, begin);
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		shared->running = joining.running;
+		shared->lost = joining.lost;
+		ppl_consumer_set_state(shared, joining.lost ? PPL_WORKER_LOST : PPL_WORKER_IDLE);
+		LWLockRelease(ppl_shared->lock);
+	}
+	if (joining.shares != NIL)
+		count_operations();
+}
+
+/*
+ * Forget the consumers whose workers have left for good.  Who waited for one of them
+ * may look again.
+ */
+static void
+drop_retired(void)
+{
+	List	   *gone = ppl_partitions_gone(self.consumers, self.db);
+	ListCell   *lc;
+
+	foreach(lc, gone)
+	{
+		FilterConsumer *consumer = lfirst(lc);
+
+		ppl_consumer_open_barrier(MyDatabaseId, consumer->shared->place);
+		unwant(consumer);
+	}
+	list_free(gone);
+}
+
+/* Act on it for one consumer that it concerns. */
+static void
+control_consumer(FilterConsumer *consumer, const PplControl *control,
+				 TransactionId xid, PplSpoolPos begin, PplSpoolPos end)
+{
+	PplConsumer *shared = consumer->shared;
+
+	note_control(consumer, end);
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	shared->process.not_before = 0;
+	shared->barrier = false;
 	switch ((PplControlAction) control->action)
 	{
 		case PPL_CONTROL_BIRTH:
@@ -317,6 +444,7 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 		case PPL_CONTROL_STOP:
 			shared->running = false;
 			pg_atomic_fetch_add_u32(&shared->stops, 1);
+			forget_turn(shared);
 			break;
 		case PPL_CONTROL_DROP:
 			shared->dropped = true;
@@ -350,13 +478,41 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 static void
 give_birth(PplConsumer *shared, TransactionId xid, PplSpoolPos begin)
 {
-	if (shared->lost && !XidInMVCCSnapshot(xid, &self.loaded))
+	if (shared->lost && !is_new(xid))
 		return;
 	if (shared->state == PPL_WORKER_LOST)
 		ppl_consumer_set_state(shared, PPL_WORKER_IDLE);
 	shared->lost = false;
+	shared->retired = false;
 	shared->running = true;
+	forget_turn(shared);
 	ppl_atomic_max(&shared->read_pos, begin);
+}
+
+/*
+ * A worker that comes begins anew; one that is there is told otherwise.  Caller
+ * holds shared->lock exclusively.
+ */
+static void
+forget_turn(PplConsumer *shared)
+{
+	if (shared->process.pid != 0 && !shared->process.leaving)
+		return;
+	shared->turn.valid = false;
+	if (shared->state != PPL_WORKER_LOST)
+		ppl_consumer_set_state(shared, PPL_WORKER_IDLE);
+}
+
+/* This consumer has a control record up to there. */
+static void
+note_control(FilterConsumer *consumer, PplSpoolPos end)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(self.context);
+
+	if (consumer->control_pos == 0)
+		self.controlled = lappend(self.controlled, consumer);
+	consumer->control_pos = end;
+	MemoryContextSwitchTo(oldcontext);
 }
 
 /*
@@ -376,21 +532,55 @@ wakes(const PplConsumer *consumer, uint8 action)
 
 /*
  * A transaction changed the catalogs: that may be what a consumer that cannot
- * go on waits for.
+ * go on waits for.  One that gave its process away has left its waiting to us.
  */
 void
 ppl_filter_catalog_changed(void)
 {
 	ListCell   *lc;
+	bool		any = false;
 
+	if (pg_atomic_exchange_u32(&self.db->has_stuck, 0) == 0)
+		return;
 	foreach(lc, self.consumers)
 	{
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
 
-		if (shared->state == PPL_WORKER_FAILED ||
-			shared->state == PPL_WORKER_PAUSED)
-			ppl_wake(&shared->process.procno);
+		if (shared->state != PPL_WORKER_FAILED &&
+			shared->state != PPL_WORKER_PAUSED)
+			continue;
+		any = true;
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		pg_atomic_fetch_add_u32(&shared->repairs, 1);
+		if (shared->process.pid == 0 || shared->process.leaving)
+		{
+			come_sooner(shared);
+			self.wake_launcher = true;
+		}
+		LWLockRelease(ppl_shared->lock);
+		ppl_wake(&shared->process.procno);
 	}
+	if (any)
+		pg_atomic_write_u32(&self.db->has_stuck, 1);
+}
+
+/*
+ * Shorten the time until a worker is started, as ppl_wait does where there is
+ * one.  Caller holds shared->lock exclusively.
+ */
+static void
+come_sooner(PplConsumer *shared)
+{
+	int64		due;
+
+	if (shared->process.not_before == 0)
+		return;
+	due = ppl_clock_ms() + ((int64) PPL_REPAIR_MS <<
+							Min(shared->turn.shortcuts, PPL_REPAIR_SHIFT));
+	if (due >= shared->process.not_before)
+		return;
+	shared->process.not_before = due;
+	shared->turn.shortcuts++;
 }
 
 /*
@@ -413,8 +603,7 @@ ppl_filter_finish(PplSpoolPos end)
 		if (!source->unfinished)
 			continue;
 		source->unfinished = false;
-		source->touched = true;
-		source->last_pos = end;
+		ppl_filter_touch(source, end);
 	}
 	return true;
 }
@@ -428,40 +617,55 @@ void
 ppl_filter_publish(bool within)
 {
 	ListCell   *lc;
-	HASH_SEQ_STATUS scan;
-	PplSource  *source;
 
-	foreach(lc, self.consumers)
+	drop_retired();
+	for (PplSource *source = self.touched; source != NULL;
+		 source = source->next_touched)
+	{
+		source->touched = false;
+		if (within)
+			source->unfinished = self.unfinished = true;
+		foreach(lc, source->consumers)
+		{
+			ppl_atomic_max(&((FilterConsumer *) lfirst(lc))->shared->events_pos,
+						   source->last_pos);
+			tell(lfirst(lc), source->last_pos);
+		}
+	}
+	self.touched = NULL;
+	foreach(lc, self.controlled)
 	{
 		FilterConsumer *consumer = lfirst(lc);
-		PplSpoolPos pending = consumer->control_pos;
 
-		source = hash_search(self.sources, &consumer->source, HASH_FIND, NULL);
-		if (source != NULL && source->touched)
-			pending = Max(pending, source->last_pos);
-		if (pending == 0)
-			continue;
+		tell(consumer, consumer->control_pos);
 		consumer->control_pos = 0;
-		ppl_atomic_max(&consumer->shared->pending_pos, pending);
-		pg_memory_barrier();
-		if (pg_atomic_read_u32(&consumer->shared->process.procno) != PPL_NO_PROC)
-			ppl_wake(&consumer->shared->process.procno);
-		else if (consumer->shared->running)
-			self.wake_launcher = true;
 	}
-	hash_seq_init(&scan, self.sources);
-	while ((source = hash_seq_search(&scan)) != NULL)
-	{
-		if (within && source->touched)
-			source->unfinished = self.unfinished = true;
-		source->touched = false;
-	}
+	list_free(self.controlled);
+	self.controlled = NIL;
 
 	if (self.wake_launcher)
 	{
 		self.wake_launcher = false;
 		ppl_wake_launcher();
 	}
+}
+
+/*
+ * There are records up to this position for a consumer.  The launcher is asked
+ * for a process once; if there is none for long, it remembers.
+ */
+static void
+tell(FilterConsumer *consumer, PplSpoolPos pending)
+{
+	PplConsumer *shared = consumer->shared;
+
+	ppl_atomic_max(&shared->pending_pos, pending);
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&shared->process.procno) != PPL_NO_PROC)
+		ppl_wake(&shared->process.procno);
+	else if (shared->running &&
+			 pg_atomic_exchange_u32(&shared->process.asked, 1) == 0)
+		self.wake_launcher = true;
 }
 
 /*
@@ -478,6 +682,7 @@ ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected)
 	ListCell   *lc;
 
 	*progress_expected = false;
+	drop_retired();
 	foreach(lc, self.consumers)
 	{
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
@@ -486,7 +691,7 @@ ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected)
 							   pg_atomic_read_u64(&shared->moved_lsn));
 		bool		spool_done = ppl_consumer_spool_done(shared);
 
-		if (shared->lost || shared->dropped)
+		if (shared->lost || shared->dropped || shared->retired)
 		{
 			pg_atomic_write_u64(&shared->confirm_lsn, decoded);
 			continue;
@@ -524,7 +729,7 @@ ppl_filter_request_moves(XLogRecPtr decoded)
 	{
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
 
-		if (shared->lost || shared->dropped ||
+		if (shared->lost || shared->dropped || shared->retired ||
 			pg_atomic_read_u64(&shared->confirm_lsn) + limit >= decoded ||
 			ppl_consumer_spool_done(shared))
 			continue;
@@ -556,7 +761,7 @@ ppl_filter_first_segment(PplSpoolPos spool_end)
 		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
 		uint64		read_pos = pg_atomic_read_u64(&shared->read_pos);
 
-		if (shared->lost || shared->dropped)
+		if (shared->lost || shared->dropped || shared->retired)
 			continue;
 		if (ppl_consumer_spool_done(shared))
 			pg_atomic_compare_exchange_u64(&shared->read_pos, &read_pos,
@@ -574,7 +779,7 @@ void
 ppl_filter_forget_all(void)
 {
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *shared = &ppl_shared->consumers[i];
 

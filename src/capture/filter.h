@@ -15,6 +15,8 @@ typedef struct PplSource
 	Oid			relid;			/* hash key */
 	uint16		operations;		/* union over the consumers; 0 = not wanted */
 	bool		touched;		/* records since the last publication */
+	struct PplSource *next_touched;
+	List	   *consumers;		/* of the filter, that want it */
 	bool		unfinished;		/* records of this transaction were published */
 	uint32		schema_version; /* the last one that was given (route.c) */
 	List	   *schemas;		/* PplSchemaVersion *, all with the same
@@ -25,6 +27,7 @@ typedef struct PplSource
 extern void ppl_filter_init(void);
 extern void ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start);
 extern PplSource *ppl_filter_lookup(Oid relid);
+extern void ppl_filter_touch(PplSource *source, PplSpoolPos end);
 extern void ppl_filter_control(const PplControl *control, TransactionId xid,
 							   XLogRecPtr commit_lsn, PplSpoolPos begin,
 							   PplSpoolPos end);

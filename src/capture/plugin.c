@@ -29,6 +29,7 @@
 #include "capture/plugin.h"
 #include "capture/route.h"
 #include "capture/row.h"
+#include "stream/message.h"
 
 #define PPL_PUBLISH_BYTES	(64 * 1024)
 #define PPL_PUBLISH_US		500
@@ -62,6 +63,7 @@ static void truncate_tables(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 static void message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 					XLogRecPtr lsn, bool transactional, const char *prefix,
 					Size size, const char *data);
+static void rows(PplRowsReader *reader);
 static void commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn,
 				   XLogRecPtr commit_lsn);
 
@@ -154,8 +156,7 @@ publish(bool within)
 static void
 note_appended(PplSource *source, PplSpoolPos end)
 {
-	source->touched = true;
-	source->last_pos = end;
+	ppl_filter_touch(source, end);
 	self.appended = true;
 	if (ppl_spool_writer_bytes(self.writer) - self.published_bytes >= 16 * PPL_PUBLISH_BYTES)
 		(void) publish(true);
@@ -287,11 +288,17 @@ message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
 		bool transactional, const char *prefix, Size size, const char *data)
 {
 	PplControl	control;
+	PplRowsReader reader;
 	PplSpoolPos begin_pos;
 	PplSpoolPos end_pos;
 
 	if (!transactional)
 		return;
+	if (ppl_rows_open(&reader, prefix, data, size, self.db->secret))
+	{
+		rows(&reader);
+		return;
+	}
 	self.seq++;
 	if (!ppl_control_read(prefix, data, size, &control) ||
 		control.secret != self.db->secret)
@@ -307,6 +314,54 @@ message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr lsn,
 	end_pos = ppl_spool_writer_control(self.writer, self.seq, &control);
 	ppl_filter_control(&control, txn->xid, self.commit_lsn, begin_pos, end_pos);
 	self.appended = true;
+}
+
+/*
+ * Rows of a stream, or what a segment hands over.  Each counts, wanted or not.  The
+ * relation is there as it was then, even if it is dropped by now.
+ */
+static void
+rows(PplRowsReader *reader)
+{
+	bool		handed = (reader->header.flags & PPL_ROWS_ORIGINS) != 0;
+	MemoryContext oldcontext;
+	Relation	relation = NULL;
+	PplOrigin  *origin = NULL;
+	uint32		last = self.seq + reader->header.nrows;
+	ListCell   *lc;
+
+	oldcontext = MemoryContextSwitchTo(self.change_context);
+	relation = RelationIdGetRelation(reader->header.relid);
+	if (RelationIsValid(relation))
+		origin = ppl_route_find(relation);
+	while (origin != NULL && reader->left > 0)
+	{
+		HeapTuple	tuple = ppl_rows_next(reader);
+		PplSpoolChange record = {.kind = PPL_REC_INSERT};
+
+		self.seq++;
+		if (handed)
+		{
+			record.kind = reader->origin.operation;
+			record.origin = &reader->origin;
+		}
+		foreach(lc, origin->routes)
+		{
+			PplRoute   *route = lfirst(lc);
+
+			if ((route->source->operations &
+				 ppl_record_operation(record.kind)) == 0)
+				continue;
+			record.new_tuple = ppl_row_convert(tuple, relation, route);
+			append(route, &record);
+		}
+		MemoryContextReset(self.change_context);
+	}
+	self.seq = last;
+	if (RelationIsValid(relation))
+		RelationClose(relation);
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(self.change_context);
 }
 
 static void

@@ -36,7 +36,8 @@
 	" lineage = 'row', search_path," \
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
-	" version, slot_lsn"
+	" version, slot_lsn, consistency, workers, partition_since, partition_by," \
+	" partition_key, partition_chosen, settings, next_segment"
 
 /* The extension, as last looked up. */
 static struct
@@ -47,11 +48,19 @@ static struct
 
 static PplPipeline *load_whole(const PplSqlResult *rows);
 static PplPipeline *read_pipeline(const PplSqlResult *rows, int64 row);
+static void read_settings(const PplSqlResult *rows, int64 row, int column,
+						  PplSettings * settings);
+static void read_partitioning(const PplSqlResult *rows, int64 row,
+							  PplPartitioning *partitioning);
 static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
-static List *load_stages(int pipeline_id);
+static void load_parts(List *pipelines);
+static PplPipeline *find_pipeline(List *pipelines, int pipeline_id);
+static void load_stages(List *pipelines, const PplSqlArg *ids);
 static PplOnError read_on_error(const char *word);
-static List *load_outputs(int pipeline_id);
+static void load_outputs(List *pipelines, const PplSqlArg *ids);
+static char *last_stage_name(const PplPipeline *pipeline);
+static void share_out(PplPipeline *part, const PplPipeline *pipeline);
 static Oid	extension_oid(void);
 
 /* See definition.h. */
@@ -104,7 +113,247 @@ ppl_definition_load_born(void)
 
 	for (int64 row = 0; row < rows->nrows; row++)
 		pipelines = lappend(pipelines, read_pipeline(rows, row));
+	load_parts(pipelines);
 	return pipelines;
+}
+
+/* See definition.h. */
+List *
+ppl_definition_positions(void)
+{
+	PplSqlResult *rows =
+	ppl_sql_read("SELECT pipeline_id, segment, partition, version"
+				 " FROM " PPL_CHECKPOINTS " ORDER BY 1, 2, 3", 0, NULL);
+	List	   *positions = NIL;
+
+	for (int64 row = 0; row < rows->nrows; row++)
+	{
+		PplPlaceVersion *position = palloc(sizeof(*position));
+
+		position->place.pipeline_id = ppl_sql_int(rows, row, 0);
+		position->place.segment = ppl_sql_int(rows, row, 1);
+		position->place.partition = ppl_sql_int(rows, row, 2);
+		position->version = ppl_sql_int(rows, row, 3);
+		positions = lappend(positions, position);
+	}
+	return positions;
+}
+
+/* See definition.h. */
+List *
+ppl_definition_shares(const PplPipeline *pipeline)
+{
+	List	   *shares = NIL;
+	ListCell   *lc;
+
+	foreach(lc, ppl_definition_segments(pipeline))
+	{
+		PplPipeline *segment = lfirst(lc);
+
+		for (int i = 1; i <= segment->partitioning.workers; i++)
+		{
+			PplShare   *share = palloc0(sizeof(*share));
+
+			share->place.pipeline_id = pipeline->pipeline_id;
+			share->place.segment = segment->segment;
+			share->place.partition = i;
+			share->upstream = segment->upstream;
+			share->source = segment->source;
+			share->operations = segment->operations;
+			share->workers = segment->partitioning.workers;
+			shares = lappend(shares, share);
+		}
+	}
+	return shares;
+}
+
+/* See definition.h. */
+List *
+ppl_definition_remaining(const List *shares, const List *positions)
+{
+	List	   *result = list_copy(shares);
+	ListCell   *lc;
+
+	foreach(lc, positions)
+	{
+		const PplPlaceVersion *position = lfirst(lc);
+		const PplShare *sibling = NULL;
+		bool		known = false;
+		ListCell   *lc2;
+
+		foreach(lc2, shares)
+		{
+			const PplShare *share = lfirst(lc2);
+
+			known |= ppl_place_equal(share->place, position->place);
+			if (share->place.pipeline_id == position->place.pipeline_id &&
+				share->place.segment == position->place.segment)
+				sibling = share;
+		}
+		if (sibling != NULL && !known)
+		{
+			PplShare   *share = palloc(sizeof(*share));
+
+			*share = *sibling;
+			share->place = position->place;
+			result = lappend(result, share);
+		}
+	}
+	return result;
+}
+
+/* See definition.h. */
+int
+ppl_definition_reached(const List *positions, PplPlace place)
+{
+	ListCell   *lc;
+
+	foreach(lc, positions)
+	{
+		const PplPlaceVersion *position = lfirst(lc);
+
+		if (ppl_place_equal(position->place, place))
+			return position->version;
+	}
+	return 0;
+}
+
+/* See definition.h. */
+int
+ppl_definition_last_segment(const PplPipeline *pipeline)
+{
+	return pipeline->stages == NIL ? 1 :
+		((PplStage *) llast(pipeline->stages))->segment;
+}
+
+/* See definition.h. */
+char *
+ppl_definition_log_name(int pipeline_id, int segment)
+{
+	return psprintf("log_%d_%d", pipeline_id, segment);
+}
+
+/* See definition.h. */
+Oid
+ppl_definition_log(int pipeline_id, int segment)
+{
+	return get_relname_relid(ppl_definition_log_name(pipeline_id, segment),
+							 get_namespace_oid(PPL_PRIVATE_SCHEMA, false));
+}
+
+static char *
+last_stage_name(const PplPipeline *pipeline)
+{
+	return ((PplStage *) llast(pipeline->stages))->name;
+}
+
+/* See definition.h. */
+PplPipeline *
+ppl_definition_segment(const PplPipeline *pipeline, int segment)
+{
+	PplPipeline *part = palloc(sizeof(*part));
+	int			last = ppl_definition_last_segment(pipeline);
+	bool		own = false;	/* of one output alone */
+	bool		read = false;	/* by others */
+	int			before = 0;
+	ListCell   *lc;
+
+	*part = *pipeline;
+	part->segment = segment;
+	part->stages = part->outputs = NIL;
+	part->hands_keys = part->unordered = false;
+	foreach(lc, pipeline->stages)
+	{
+		PplStage   *stage = lfirst(lc);
+
+		if (stage->segment == segment)
+			part->stages = lappend(part->stages, stage);
+		else if (part->stages == NIL)
+			before = stage->segment;
+		else
+			read = true;
+	}
+	foreach(lc, pipeline->outputs)
+	{
+		PplOutput  *output = lfirst(lc);
+
+		own |= output->segment == segment;
+		if (output->segment == segment ||
+			(output->segment == 0 && segment == last))
+			part->outputs = lappend(part->outputs, output);
+		else
+		{
+			read |= output->segment != 0 && segment == last;
+			part->hands_keys |= output->upsert;
+		}
+	}
+	if (part->stages == NIL && !own &&
+		(pipeline->stages != NIL || segment != 1 ||
+		 (part->outputs == NIL && pipeline->outputs != NIL)))
+		return NULL;
+
+	part->upstream = before;
+	part->hands_keys &= read && part->stages != NIL;
+	if (part->upstream != 0)
+	{
+		part->unordered = !pipeline->partitioning.ordered;
+		share_out(part, pipeline);
+		part->source = ppl_definition_log(pipeline->pipeline_id, part->upstream);
+	}
+	if (part->stages != NIL && read)
+	{
+		part->hand = psprintf("(%s)", last_stage_name(part));
+		part->log = ppl_definition_log(pipeline->pipeline_id, segment);
+	}
+	return part;
+}
+
+/*
+ * A segment behind a hand-over has the workers of its first stage; one for ever, if
+ * it is an isolated output.
+ */
+static void
+share_out(PplPipeline *part, const PplPipeline *pipeline)
+{
+	PplPartitioning *how = &part->partitioning;
+	const PplStage *first = part->stages ? linitial(part->stages) : NULL;
+
+	memset(how, 0, sizeof(*how));
+	how->ordered = first == NULL || pipeline->partitioning.ordered;
+	how->workers = first ? first->workers : 1;
+	if (first != NULL)
+	{
+		how->since = first->since;
+		how->columns = first->partition_by;
+		how->key = first->key;
+	}
+}
+
+/* See definition.h. */
+List *
+ppl_definition_segments(const PplPipeline *pipeline)
+{
+	List	   *numbers = list_make1_int(1);
+	List	   *segments = NIL;
+	ListCell   *lc;
+
+	foreach(lc, pipeline->stages)
+		numbers = list_append_unique_int(numbers,
+										 ((PplStage *) lfirst(lc))->segment);
+	foreach(lc, pipeline->outputs)
+	{
+		if (((PplOutput *) lfirst(lc))->segment != 0)
+			numbers = lappend_int(numbers, ((PplOutput *) lfirst(lc))->segment);
+	}
+	list_sort(numbers, list_int_cmp);
+	foreach(lc, numbers)
+	{
+		PplPipeline *segment = ppl_definition_segment(pipeline, lfirst_int(lc));
+
+		if (segment != NULL)
+			segments = lappend(segments, segment);
+	}
+	return segments;
 }
 
 /*
@@ -204,9 +453,48 @@ load_whole(const PplSqlResult *rows)
 	if (rows->nrows == 0)
 		return NULL;
 	pipeline = read_pipeline(rows, 0);
-	pipeline->stages = load_stages(pipeline->pipeline_id);
-	pipeline->outputs = load_outputs(pipeline->pipeline_id);
+	load_parts(list_make1(pipeline));
 	return pipeline;
+}
+
+/* The stages and outputs of pipelines, which are in the order of their numbers. */
+static void
+load_parts(List *pipelines)
+{
+	PplSqlArg  *ids = palloc((list_length(pipelines) + 1) * sizeof(PplSqlArg));
+	PplSqlArg	arg;
+	ListCell   *lc;
+
+	if (pipelines == NIL)
+		return;
+	foreach(lc, pipelines)
+		ids[foreach_current_index(lc)] =
+		ppl_sql_arg_int(((PplPipeline *) lfirst(lc))->pipeline_id);
+	arg = ppl_sql_arg_array(ids, list_length(pipelines));
+	load_stages(pipelines, &arg);
+	load_outputs(pipelines, &arg);
+}
+
+static PplPipeline *
+find_pipeline(List *pipelines, int pipeline_id)
+{
+	int			low = 0;
+	int			high = list_length(pipelines) - 1;
+
+	while (low <= high)
+	{
+		int			middle = (low + high) / 2;
+		PplPipeline *pipeline = list_nth(pipelines, middle);
+
+		if (pipeline->pipeline_id == pipeline_id)
+			return pipeline;
+		if (pipeline->pipeline_id < pipeline_id)
+			low = middle + 1;
+		else
+			high = middle - 1;
+	}
+	elog(ERROR, "pipeline %d was not asked for", pipeline_id);
+	pg_unreachable();
 }
 
 static PplPipeline *
@@ -218,6 +506,7 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	pipeline->name = ppl_sql_text(rows, row, 1);
 	pipeline->owner = ppl_sql_oid(rows, row, 2);
 	pipeline->source = ppl_sql_oid(rows, row, 3);
+	pipeline->origin = pipeline->source;
 	pipeline->operations = read_operations(ppl_sql_value(rows, row, 4));
 	pipeline->lineage = ppl_sql_bool(rows, row, 5);
 	pipeline->search_path = ppl_sql_text(rows, row, 6);
@@ -226,7 +515,45 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	if (!ppl_sql_isnull(rows, row, 10))
 		pipeline->slot_lsn = DatumGetLSN(ppl_sql_value(rows, row, 10));
 	pipeline->version = ppl_sql_int(rows, row, 9);
+	pipeline->consistency = ppl_sql_text(rows, row, 11);
+	read_partitioning(rows, row, &pipeline->partitioning);
+	read_settings(rows, row, 17, &pipeline->settings);
+	pipeline->next_segment = ppl_sql_int(rows, row, 18);
 	return pipeline;
+}
+
+static void
+read_settings(const PplSqlResult *rows, int64 row, int column,
+			  PplSettings * settings)
+{
+	if (!ppl_sql_isnull(rows, row, column))
+		ppl_setting_parse(DatumGetJsonbP(ppl_sql_value(rows, row, column)),
+						  settings);
+}
+
+/* See definition.h. */
+int
+ppl_definition_setting(const PplPipeline *pipeline, PplSetting setting)
+{
+	const PplStage *first = pipeline->stages ? linitial(pipeline->stages) : NULL;
+
+	if (first != NULL && first->settings.values[setting] != 0)
+		return first->settings.values[setting];
+	return pipeline->settings.values[setting];
+}
+
+static void
+read_partitioning(const PplSqlResult *rows, int64 row,
+				  PplPartitioning *partitioning)
+{
+	partitioning->ordered = strcmp(ppl_sql_text(rows, row, 11), "strong") == 0;
+	partitioning->workers = ppl_sql_int(rows, row, 12);
+	partitioning->since = ppl_sql_int(rows, row, 13);
+	if (!ppl_sql_isnull(rows, row, 14))
+		partitioning->columns = read_words(ppl_sql_value(rows, row, 14));
+	if (!ppl_sql_isnull(rows, row, 15))
+		partitioning->key = read_words(ppl_sql_value(rows, row, 15));
+	partitioning->chosen = ppl_sql_bool(rows, row, 16);
 }
 
 /* The elements of a text[], as char *. */
@@ -255,21 +582,25 @@ read_operations(Datum array)
 	return operations;
 }
 
-static List *
-load_stages(int pipeline_id)
+static void
+load_stages(List *pipelines, const PplSqlArg *ids)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT stage_id, name, kind, handler, query,"
 									  " on_error, max_attempts, version,"
-									  " coalesce(ceil(extract(epoch FROM timeout) * 1000), 0)::int"
-									  " FROM " PPL_STAGES
-									  " WHERE pipeline_id = $1"
-									  " ORDER BY position",
-									  lengthof(args), args);
-	List	   *stages = NIL;
+									  " coalesce(ceil(extract(epoch FROM timeout) * 1000), 0)::int,"
+									  " segment, pipeline_id,"
+									  " (SELECT v.body_md5 FROM " PPL_STAGE_VERSIONS " v"
+									  "  WHERE v.pipeline_id = s.pipeline_id"
+									  "  AND v.stage_id = s.stage_id AND v.until IS NULL), settings,"
+									  " workers, partition_since, partition_by, partition_key"
+									  " FROM " PPL_STAGES " s"
+									  " WHERE pipeline_id = ANY ($1)"
+									  " ORDER BY pipeline_id, position",
+									  1, ids);
 
 	for (int64 row = 0; row < rows->nrows; row++)
 	{
+		PplPipeline *pipeline = find_pipeline(pipelines, ppl_sql_int(rows, row, 10));
 		PplStage   *stage = palloc0(sizeof(*stage));
 
 		stage->stage_id = ppl_sql_int(rows, row, 0);
@@ -282,9 +613,17 @@ load_stages(int pipeline_id)
 		stage->max_attempts = ppl_sql_int(rows, row, 6);
 		stage->version = ppl_sql_int(rows, row, 7);
 		stage->timeout = ppl_sql_int(rows, row, 8);
-		stages = lappend(stages, stage);
+		stage->segment = ppl_sql_int(rows, row, 9);
+		stage->body_md5 = ppl_sql_text(rows, row, 11);
+		read_settings(rows, row, 12, &stage->settings);
+		stage->workers = ppl_sql_int(rows, row, 13);
+		stage->since = ppl_sql_int(rows, row, 14);
+		if (!ppl_sql_isnull(rows, row, 15))
+			stage->partition_by = read_words(ppl_sql_value(rows, row, 15));
+		if (!ppl_sql_isnull(rows, row, 16))
+			stage->key = read_words(ppl_sql_value(rows, row, 16));
+		pipeline->stages = lappend(pipeline->stages, stage);
 	}
-	return stages;
 }
 
 static PplOnError
@@ -297,21 +636,20 @@ read_on_error(const char *word)
 	return PPL_ON_ERROR_DEAD_LETTER;
 }
 
-static List *
-load_outputs(int pipeline_id)
+static void
+load_outputs(List *pipelines, const PplSqlArg *ids)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
 	PplSqlResult *rows = ppl_sql_read("SELECT output_id, name, target::oid,"
 									  " transform, since, target_name, mode = 'upsert', key,"
-									  " keeps, source_key"
+									  " keeps, source_key, coalesce(segment, 0), pipeline_id"
 									  " FROM " PPL_OUTPUTS
-									  " WHERE pipeline_id = $1"
-									  " ORDER BY output_id",
-									  lengthof(args), args);
-	List	   *outputs = NIL;
+									  " WHERE pipeline_id = ANY ($1)"
+									  " ORDER BY pipeline_id, output_id",
+									  1, ids);
 
 	for (int64 row = 0; row < rows->nrows; row++)
 	{
+		PplPipeline *pipeline = find_pipeline(pipelines, ppl_sql_int(rows, row, 11));
 		PplOutput  *output = palloc0(sizeof(*output));
 
 		output->output_id = ppl_sql_int(rows, row, 0);
@@ -326,7 +664,7 @@ load_outputs(int pipeline_id)
 		output->keeps = ppl_sql_bool(rows, row, 8);
 		if (!ppl_sql_isnull(rows, row, 9))
 			output->source_key = read_words(ppl_sql_value(rows, row, 9));
-		outputs = lappend(outputs, output);
+		output->segment = ppl_sql_int(rows, row, 10);
+		pipeline->outputs = lappend(pipeline->outputs, output);
 	}
-	return outputs;
 }

@@ -9,6 +9,9 @@
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
+#include "base/place.h"
+#include "catalog/setting.h"
+
 typedef enum PplStageKind
 {
 	PPL_STAGE_VALIDATE,
@@ -34,6 +37,15 @@ typedef struct PplStage
 	int			max_attempts;	/* of a batch, at the pace of the moment */
 	int			timeout;		/* ms for one event, 0 = none */
 	int			version;		/* of this stage */
+	int			segment;		/* that it runs in */
+	PplSettings settings;
+	char	   *body_md5;		/* of that version, NULL if it is not known */
+
+	/* if it begins a segment behind a hand-over */
+	int			workers;
+	int			since;			/* definition version from which that holds */
+	List	   *partition_by;	/* columns of that, char * */
+	List	   *key;			/* the same by number and type, char * */
 } PplStage;
 
 typedef struct PplOutput
@@ -49,24 +61,108 @@ typedef struct PplOutput
 	bool		keeps;			/* an upsert that keeps what rows produced */
 	List	   *source_key;		/* by which it does (ppl_key_words), char * */
 	int			since;			/* definition version that added it */
+	int			segment;		/* its own if it is isolated, else 0 */
 } PplOutput;
+
+/* How the events of a segment are shared out among its workers. */
+typedef struct PplPartitioning
+{
+	bool		ordered;		/* strong: one worker */
+	int			workers;
+	int			since;			/* definition version from which that holds */
+	List	   *columns;		/* partition_by, char *; NIL = by event id */
+	List	   *key;			/* the same by number and type, char * */
+	bool		chosen;			/* not declared: taken from keys of outputs */
+} PplPartitioning;
 
 typedef struct PplPipeline
 {
 	int			pipeline_id;
 	char	   *name;
 	Oid			owner;
-	Oid			source;
-	uint16		operations;		/* PPL_OP_* */
+	Oid			source;			/* of a segment behind a hand-over, the row
+								 * type of its log */
+	Oid			origin;			/* the source of the pipeline itself */
+	uint16		operations;		/* PPL_OP_*, of source */
 	bool		lineage;		/* keep rows of lineage? */
 	char	   *search_path;	/* for user code */
 	bool		running;		/* what its owner asked for */
 	bool		born;			/* was started at least once */
 	XLogRecPtr	slot_lsn;		/* slot that it was born with */
 	int			version;		/* of the definition */
+	char	   *consistency;
+	PplPartitioning partitioning;
+	PplSettings settings;		/* where the first stage says nothing */
 	List	   *stages;			/* PplStage *, in order */
 	List	   *outputs;		/* PplOutput *, by output_id */
+	int			next_segment;	/* number that was never used */
+
+	/* of a part alone, see ppl_definition_segment */
+	int			segment;		/* 0 = this is the whole pipeline */
+	int			upstream;		/* segment that hands over to it, 0 = none */
+	bool		unordered;		/* in which several workers do so */
+	char	   *hand;			/* what it hands over is named so, NULL = it
+								 * hands nothing over */
+	Oid			log;			/* row type of that, if it exists */
+	bool		hands_keys;		/* with what tells source rows apart, as there
+								 * are outputs of mode upsert behind */
 } PplPipeline;
+
+/* What one worker of a pipeline does. */
+typedef struct PplShare
+{
+	PplPlace	place;
+	int			upstream;		/* segment that hands over to it, 0 = none */
+	Oid			source;			/* relation whose events it takes */
+	uint16		operations;		/* PPL_OP_* of it */
+	int			workers;		/* that share the events with it */
+} PplShare;
+
+/* What holds for these stages, of the first of them or the pipeline; 0 = the server's. */
+extern int	ppl_definition_setting(const PplPipeline *pipeline,
+								   PplSetting setting);
+
+/* How far a place has come. */
+typedef struct PplPlaceVersion
+{
+	PplPlace	place;
+	int			version;		/* of the definition */
+} PplPlaceVersion;
+
+/* All places that have begun, PplPlaceVersion *, in CurrentMemoryContext. */
+extern List *ppl_definition_positions(void);
+
+/* The shares of a pipeline's work, PplShare *, in CurrentMemoryContext. */
+extern List *ppl_definition_shares(const PplPipeline *pipeline);
+
+/*
+ * Shares, and of their segments the places that are not among them any more, but have
+ * not come to the change that says so.
+ */
+extern List *ppl_definition_remaining(const List *shares, const List *positions);
+
+/* Which version has a place reached?  0 if it has not begun. */
+extern int	ppl_definition_reached(const List *positions, PplPlace place);
+
+/*
+ * A segment as a small pipeline: its source, stages and outputs.  NULL if the
+ * pipeline has none of this number, or if there is nothing for it to do.  Shares
+ * memory with the whole.
+ */
+extern PplPipeline *ppl_definition_segment(const PplPipeline *pipeline,
+										   int segment);
+
+/* All of them, PplPipeline *, each behind those that hand over to it. */
+extern List *ppl_definition_segments(const PplPipeline *pipeline);
+
+/* The segment of the last stage, to which outputs belong. */
+extern int	ppl_definition_last_segment(const PplPipeline *pipeline);
+
+/* Name of the row type of what a segment hands over, in schema _pipeline. */
+extern char *ppl_definition_log_name(int pipeline_id, int segment);
+
+/* That type's relation, if it exists. */
+extern Oid	ppl_definition_log(int pipeline_id, int segment);
 
 /*
  * Read one definition under the active snapshot, into CurrentMemoryContext;
@@ -82,7 +178,7 @@ extern uint16 ppl_definition_operation(const char *word);
 /* OID of the table of pipelines, whose relcache entry stands for them all. */
 extern Oid	ppl_definition_relid(void);
 
-/* All definitions that were born, without stages and outputs; for capture. */
+/* All definitions that were born; for capture. */
 extern List *ppl_definition_load_born(void);
 
 /* Lock tag of a definition: share for a batch, exclusive for a change. */

@@ -46,7 +46,6 @@ typedef struct Lookup
 	const char *role;			/* quoted */
 } Lookup;
 
-static Oid	find_function(const PplPipeline *pipeline, const char *signature);
 static Oid	find_renamed(const PplPipeline *pipeline, const char *signature);
 static void lookup_callback(void *arg);
 static void check_form(const PplHandler *handler, Form_pg_proc proc);
@@ -75,7 +74,7 @@ ppl_handler_resolve(const PplPipeline *pipeline, const char *signature)
 	HeapTuple	tuple;
 	Form_pg_proc proc;
 
-	handler->oid = find_function(pipeline, signature);
+	handler->oid = ppl_handler_find(pipeline, signature);
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(handler->oid));
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", handler->oid);
@@ -172,10 +171,11 @@ ppl_handler_check_result(const PplHandler *handler, PplStageKind kind)
 }
 
 /*
- * OID of the function, looked up with the owner's rights.
+ * OID of the function, looked up with the owner's rights.  Error 42883 if there is
+ * none.
  */
-static Oid
-find_function(const PplPipeline *pipeline, const char *signature)
+Oid
+ppl_handler_find(const PplPipeline *pipeline, const char *signature)
 {
 	PplElevation saved;
 	Lookup		lookup;
@@ -232,7 +232,7 @@ find_renamed(const PplPipeline *pipeline, const char *signature)
 	size_t		name_len = length_before(signature, "(");
 	const char *type = signature[name_len] ? signature + name_len + 1 : "";
 	size_t		type_len = length_before(type, ",)");
-	Oid			rowtype = get_rel_type_id(pipeline->source);
+	Oid			rowtype = get_rel_type_id(pipeline->origin);
 	FuncCandidateList candidates;
 	Oid			typid;
 	int32		typmod;

@@ -21,6 +21,8 @@ typedef struct PplHandler
 	bool		inlinable;		/* will the planner see through it? */
 } PplHandler;
 
+extern Oid	ppl_handler_find(const PplPipeline *pipeline,
+							 const char *signature);
 extern PplHandler *ppl_handler_resolve(const PplPipeline *pipeline,
 									   const char *signature);
 extern void ppl_handler_check_input(const PplHandler *handler,

@@ -62,25 +62,29 @@ ppl_identity_is_ours(const PplIdentity *identity)
 }
 
 /*
- * Store a new identity for identity->slot_lsn and fill in the rest.
+ * Store a new identity for identity->slot_lsn and fill in the rest.  What was loaded
+ * into it is there before.  A database keeps its secret when its slot is made anew: a
+ * transaction that has written messages may still run.
  */
 void
 ppl_identity_store(PplIdentity *identity)
 {
 	PplElevation elevation;
+	bool		keep = ppl_identity_is_ours(identity) && identity->secret != 0;
 	Oid			types[] = {INT8OID, OIDOID, LSNOID, INT8OID, INT8OID};
 	Datum		values[5];
 
 	identity->system_identifier = GetSystemIdentifier();
 	identity->database = MyDatabaseId;
 	identity->timeline = GetWALInsertionTimeLine();
-	do
+	while (!keep)
 	{
 		if (!pg_strong_random(&identity->secret, sizeof(identity->secret)))
 			ereport(ERROR,
 					(errcode(ERRCODE_INTERNAL_ERROR),
 					 errmsg("could not generate random values")));
-	} while (identity->secret == 0);
+		keep = identity->secret != 0;
+	}
 
 	values[0] = Int64GetDatum((int64) identity->system_identifier);
 	values[1] = ObjectIdGetDatum(identity->database);

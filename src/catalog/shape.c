@@ -96,6 +96,20 @@ ppl_shape_of_relation(Oid relid)
 }
 
 /*
+ * The rows that come to the first stage of a segment.  The row type of what was
+ * handed over to it is not for users, so none is named.
+ */
+PplShape *
+ppl_shape_of_source(const PplPipeline *pipeline)
+{
+	PplShape   *shape = ppl_shape_of_relation(pipeline->source);
+
+	if (pipeline->upstream != 0)
+		shape->rowtype = InvalidOid;
+	return shape;
+}
+
+/*
  * The column of this name, or NULL.
  */
 const PplColumn *
@@ -159,7 +173,7 @@ ppl_shape_after_stage(const PplPipeline *pipeline, const PplShape *input,
 PplShape *
 ppl_shape_after_stages(const PplPipeline *pipeline)
 {
-	PplShape   *shape = ppl_shape_of_relation(pipeline->source);
+	PplShape   *shape = ppl_shape_of_source(pipeline);
 	ListCell   *lc;
 
 	foreach(lc, pipeline->stages)

@@ -30,6 +30,7 @@ typedef struct PplShape
 extern PplShape *ppl_shape_of_type(Oid rowtype);
 extern PplShape *ppl_shape_of_desc(TupleDesc desc, Oid rowtype);
 extern PplShape *ppl_shape_of_relation(Oid relid);
+extern PplShape *ppl_shape_of_source(const PplPipeline *pipeline);
 extern PplShape *ppl_shape_after_stage(const PplPipeline *pipeline,
 									   const PplShape *input,
 									   const PplStage *stage);

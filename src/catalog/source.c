@@ -18,20 +18,24 @@
 #include "access/genam.h"
 #include "access/relation.h"
 #include "access/sysattr.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "foreign/foreign.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "base/event.h"
 #include "catalog/key.h"
+#include "catalog/names.h"
 #include "catalog/source.h"
 #include "catalog/sql.h"
 
 /* A value of at most this size always stays in its row (heaptoast.c). */
 #define MAX_INLINE_SIZE 24
 
+static void check_stream(Relation rel, uint16 operations);
 static void check_inheritance(Relation rel);
 static void check_rows(Relation rel, const char *what, uint16 operations,
 					   bool whole);
@@ -43,11 +47,30 @@ static bool has_primary_key(Relation rel);
 static char *qualified_name(Oid relid);
 
 /*
+ * Is this a stream, a foreign table of our wrapper?  That is known by its handler, since
+ * everything of it can be renamed.
+ */
+bool
+ppl_source_is_stream(Relation rel)
+{
+	ForeignServer *server;
+	Oid			handler;
+
+	if (rel->rd_rel->relkind != RELKIND_FOREIGN_TABLE)
+		return false;
+	server = GetForeignServer(GetForeignTable(RelationGetRelid(rel))->serverid);
+	handler = GetForeignDataWrapper(server->fdwid)->fdwhandler;
+	return OidIsValid(handler) &&
+		get_func_namespace(handler) == get_namespace_oid(PPL_PRIVATE_SCHEMA, false) &&
+		strcmp(get_func_name(handler), PPL_STREAM_HANDLER) == 0;
+}
+
+/*
  * Does the log have of a table what a pipeline with these operations needs?  With
  * whole, that includes the whole of rows that are deleted.  Of a partitioned table
  * nothing is asked unless partitions, since there may be very many.  Errors: 55000 with
- * the command that mends it, 0A000 for inheritance.  A table that is gone is no
- * error here.
+ * the command that mends it, 0A000 for inheritance, 22023 for operations that a
+ * stream has not.  A table that is gone is no error here.
  */
 void
 ppl_source_check(Oid relid, uint16 operations, bool whole, bool partitions)
@@ -58,6 +81,8 @@ ppl_source_check(Oid relid, uint16 operations, bool whole, bool partitions)
 	if (rel == NULL)
 		return;
 	check_inheritance(rel);
+	if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+		check_stream(rel, operations);
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		check_rows(rel, "source", operations, whole);
 	else if (partitions)
@@ -74,6 +99,18 @@ ppl_source_check(Oid relid, uint16 operations, bool whole, bool partitions)
 		}
 	}
 	relation_close(rel, NoLock);
+}
+
+/* What is in a stream is never updated, deleted or truncated. */
+static void
+check_stream(Relation rel, uint16 operations)
+{
+	if ((operations & ~PPL_OP_INSERT) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("source \"%s\" is a stream, which has inserts only",
+						RelationGetRelationName(rel)),
+				 errhint("Use operations => '{insert}'.")));
 }
 
 /* A table and its children are one for queries, and several in the log. */

@@ -5,6 +5,9 @@
 #ifndef PPL_SOURCE_H
 #define PPL_SOURCE_H
 
+#include "utils/relcache.h"
+
+extern bool ppl_source_is_stream(Relation rel);
 extern void ppl_source_check(Oid relid, uint16 operations, bool whole,
 							 bool partitions);
 

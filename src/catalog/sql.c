@@ -270,6 +270,21 @@ ppl_sql_arg_array(const PplSqlArg *elements, int count)
 }
 
 /*
+ * Words, char *, as one array parameter; null if there are none.
+ */
+PplSqlArg
+ppl_sql_arg_words(const List *words)
+{
+	PplSqlArg  *elements = palloc((list_length(words) + 1) * sizeof(PplSqlArg));
+
+	if (words == NIL)
+		return ppl_sql_arg_null(TEXTARRAYOID);
+	for (int i = 0; i < list_length(words); i++)
+		elements[i] = ppl_sql_arg_text(list_nth(words, i));
+	return ppl_sql_arg_array(elements, list_length(words));
+}
+
+/*
  * Is this value null?
  */
 bool

@@ -5,6 +5,8 @@
 #ifndef PPL_SQL_H
 #define PPL_SQL_H
 
+#include "nodes/pg_list.h"
+
 /* One parameter of a statement. */
 typedef struct PplSqlArg
 {
@@ -27,6 +29,7 @@ extern PplSqlArg ppl_sql_arg_null(Oid type);
 extern PplSqlArg ppl_sql_arg_text(const char *value);
 extern PplSqlArg ppl_sql_arg_int(int32 value);
 extern PplSqlArg ppl_sql_arg_bool(bool value);
+extern PplSqlArg ppl_sql_arg_words(const List *words);
 extern PplSqlArg ppl_sql_arg_array(const PplSqlArg *elements, int count);
 
 extern PplSqlResult *ppl_sql_run(const char *sql, int nargs,

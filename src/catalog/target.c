@@ -32,6 +32,7 @@
 
 #include "catalog/adopt.h"
 #include "catalog/own.h"
+#include "catalog/source.h"
 #include "catalog/target.h"
 
 static void output_callback(void *arg);
@@ -123,13 +124,20 @@ static void
 check_relation(Relation rel, bool upsert)
 {
 	const char *name = RelationGetRelationName(rel);
+	bool		is_stream = ppl_source_is_stream(rel);
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION &&
-		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE && !is_stream)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("target \"%s\" is not a table", name),
-				 errhint("Name an ordinary or a partitioned table.")));
+				 errhint("Name an ordinary or a partitioned table, or a stream.")));
+	if (is_stream && upsert)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("target \"%s\" of mode upsert is a stream", name),
+				 errdetail("Rows of a stream are events, and cannot be replaced."),
+				 errhint("Give the output mode => 'append'.")));
 
 	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		ereport(ERROR,

@@ -253,7 +253,7 @@ end_processes(PplDatabase *db)
 		kill(ppl_shared->mover.pid, SIGTERM);
 		count++;
 	}
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
 
@@ -298,7 +298,7 @@ forget_database(Oid dboid)
 	PplDatabase *db;
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		if (ppl_shared->consumers[i].dboid == dboid)
 			ppl_shared->consumers[i].dropped = true;

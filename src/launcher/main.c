@@ -6,8 +6,9 @@
  * every database but template0 gets a capture process, which finds out whether
  * the extension is there and ends at once if not.  Later databases and
  * extensions announce themselves (ddl.c).  From then on it only looks at
- * shared memory: which places need a process and have none.  It sleeps on its
- * latch, with a timeout only while a start is delayed by back-off or by a lack
+ * shared memory: which places need a process and have none.  Capture comes first;
+ * workers stand in line, and while some wait, others are asked to leave
+ * (worker/turn.c).  It sleeps on its latch, with a timeout only while a start is delayed by back-off or by a lack
  * of free worker processes.
  *
  * Locks: shared->lock, never while it registers a process.
@@ -31,14 +32,23 @@
 #include "utils/timestamp.h"
 
 #include "base/clock.h"
+#include "base/guc.h"
 #include "base/process.h"
 #include "launcher/main.h"
 
 #define PPL_NO_WORKER_RETRY_MS	1000
 #define PPL_ORDER_TIMEOUT_MS	10000
 #define PPL_LOG_INTERVAL_MS		60000
+#define PPL_PATIENCE_MS			1000
 
 extern PPL_EXPORT void pipeline_launcher_main(Datum arg);
+
+/* A consumer that waits for a process. */
+typedef struct LinePlace
+{
+	int			index;
+	uint64		ticket;
+} LinePlace;
 
 /* State of the launcher. */
 static struct
@@ -48,15 +58,26 @@ static struct
 	long		timeout;		/* until the next start is due, -1 = none */
 	int64		complained;		/* last log line about missing workers */
 	bool		exhausted;		/* no worker process is free right now */
+	TimestampTz reloaded_at;	/* the settings */
+	int			workers;		/* that there are, or are ordered */
+	int			waiting;		/* places that need a process and have none */
+	bool		capture_waits;	/* a capture is one of them */
+	int64		longest;		/* the first worker in line waits, ms */
+	int			length;			/* of the line */
+	LinePlace  *line;			/* room for every consumer */
 }			self;
 
 static void list_databases(void);
 static void request_unchecked(void);
 static void tend_databases(void);
 static void tend_consumers(void);
+static bool start_worker(int index);
+static void ask_for_processes(void);
+static void hurry_failed(void);
+static void complain(void);
 static bool order_process(PplProcess *process, const char *kind,
 						  const char *function, int index, Oid dboid,
-						  int32 pipeline_id);
+						  PplPlace place);
 static bool start_is_due(PplProcess *process);
 static bool claim(PplProcess *process);
 
@@ -84,14 +105,28 @@ pipeline_launcher_main(Datum arg)
 	ereport(DEBUG1, (errmsg_internal("pipeline launcher started")));
 
 	list_databases();
+	self.line = MemoryContextAlloc(TopMemoryContext,
+								   mul_size(ppl_shared->nconsumers,
+											sizeof(LinePlace)));
+	self.reloaded_at = PgReloadTime;
 	for (;;)
 	{
 		self.now = ppl_clock_ms();
 		self.timeout = -1;
 		self.exhausted = false;
+		self.waiting = 0;
+		self.capture_waits = false;
+		self.longest = 0;
+		if (PgReloadTime != self.reloaded_at)
+		{
+			self.reloaded_at = PgReloadTime;
+			hurry_failed();
+		}
 		request_unchecked();
 		tend_databases();
 		tend_consumers();
+		ask_for_processes();
+		complain();
 		pgstat_report_activity(STATE_IDLE, NULL);
 		ppl_process_wait(self.timeout);
 	}
@@ -145,6 +180,8 @@ request_unchecked(void)
 static void
 tend_databases(void)
 {
+	const PplPlace nowhere = {0};
+
 	for (int i = 0; i < ppl_shared->ndatabases; i++)
 	{
 		PplDatabase *db = &ppl_shared->databases[i];
@@ -166,13 +203,15 @@ tend_databases(void)
 			continue;
 
 		if (!order_process(&db->capture, "capture", "pipeline_capture_main",
-						   i, dboid, 0))
+						   i, dboid, nowhere))
 		{
 			char	   *detail = psprintf("max_worker_processes is %d, and all are in use; every database with pipelines needs one, and its workers.",
 										  max_worker_processes);
 			char	   *hint = psprintf("ALTER SYSTEM SET max_worker_processes = %d; then restart the server.",
 										max_worker_processes + 8);
 
+			self.waiting++;
+			self.capture_waits = true;
 			LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 			if (db->state != PPL_DB_CLOSING)
 				ppl_database_set_state(db, PPL_DB_FAILED);
@@ -194,41 +233,207 @@ consumer_needs_process(PplConsumer *consumer)
 	PplDatabase *db = ppl_database_find(consumer->dboid);
 
 	return consumer->running && !consumer->dropped && !consumer->lost &&
+		!consumer->retired && !consumer->barrier &&
 		db != NULL && ppl_database_has_spool(db) &&
 		!ppl_consumer_all_done(consumer);
 }
 
-static void
-tend_consumers(void)
+/*
+ * Is there certainly nothing to be done about this consumer?  Read without a
+ * lock: whoever changes what makes the answer wakes the launcher afterwards.
+ */
+static bool
+is_quiet(PplConsumer *consumer)
 {
-	for (int i = 0; i < ppl_shared->nconsumers; i++)
+	return !OidIsValid(consumer->dboid) ||
+		(!consumer->dropped && consumer->ticket == 0 &&
+		 consumer->process.pid == 0 && !consumer->process.ordered &&
+		 pg_atomic_read_u32(&consumer->process.asked) == 0 &&
+		 consumer->state != PPL_WORKER_WAITING &&
+		 ppl_consumer_all_done(consumer));
+}
+
+/*
+ * Does this consumer need a process, and could have one at once?  Then it is in
+ * line, since the moment when that was seen first.  Caller holds shared->lock
+ * exclusively.
+ */
+static bool
+stand_in_line(PplConsumer *consumer)
+{
+	bool		needs = consumer_needs_process(consumer);
+
+	/* capture asks again from here on, or has just done so */
+	if (!needs && pg_atomic_exchange_u32(&consumer->process.asked, 0) != 0)
+		needs = consumer_needs_process(consumer);
+	if (!needs || consumer->process.pid != 0)
+	{
+		consumer->ticket = 0;
+		if (!needs && consumer->process.pid == 0 &&
+			consumer->state == PPL_WORKER_WAITING)
+			ppl_consumer_set_state(consumer, PPL_WORKER_IDLE);
+		return false;
+	}
+	if (!start_is_due(&consumer->process))
+		return false;
+	if (consumer->ticket == 0)
+	{
+		consumer->ticket = ++ppl_shared->tickets;
+		consumer->queued_at = self.now;
+	}
+	return true;
+}
+
+static int
+compare_places(const void *left, const void *right)
+{
+	const LinePlace *a = left;
+	const LinePlace *b = right;
+
+	return a->ticket < b->ticket ? -1 : a->ticket > b->ticket;
+}
+
+/*
+ * Who needs a process and has none, the one that has waited longest first; also
+ * count the workers that there are.
+ */
+static void
+form_line(void)
+{
+	self.length = 0;
+	self.workers = 0;
+	for (int i = 0; i < ppl_shared->nused; i++)
 	{
 		PplConsumer *consumer = &ppl_shared->consumers[i];
-		Oid			dboid = InvalidOid;
-		int32		pipeline_id = 0;
 
-		if (!OidIsValid(consumer->dboid))
+		if (is_quiet(consumer))
 			continue;
 		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 		if (consumer->dropped && consumer->process.pid == 0 &&
 			!consumer->process.ordered)
 			consumer->dboid = InvalidOid;
-		else if (consumer_needs_process(consumer) && claim(&consumer->process))
+		if (consumer->process.pid != 0 || consumer->process.ordered)
+			self.workers++;
+		if (OidIsValid(consumer->dboid) && stand_in_line(consumer))
 		{
-			dboid = consumer->dboid;
-			pipeline_id = consumer->pipeline_id;
+			self.line[self.length].index = i;
+			self.line[self.length++].ticket = consumer->ticket;
 		}
 		LWLockRelease(ppl_shared->lock);
-		if (!OidIsValid(dboid))
-			continue;
+	}
+	qsort(self.line, self.length, sizeof(LinePlace), compare_places);
+}
 
-		if (!order_process(&consumer->process, "worker", "pipeline_worker_main",
-						   i, dboid, pipeline_id))
-		{
-			LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+/*
+ * Give processes to those that wait for one, as long as there are any.
+ */
+static void
+tend_consumers(void)
+{
+	int			served = 0;
+
+	form_line();
+	while (served < self.length && start_worker(self.line[served].index))
+		served++;
+	for (int i = served; i < self.length; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[self.line[i].index];
+
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		if (i == served)
+			self.longest = self.now - consumer->queued_at;
+		/* why it needs a process is more than that it has none */
+		if (consumer->ticket != 0 &&
+			(consumer->state == PPL_WORKER_IDLE ||
+			 consumer->state == PPL_WORKER_STARTING ||
+			 consumer->state == PPL_WORKER_RUNNING))
 			ppl_consumer_set_state(consumer, PPL_WORKER_WAITING);
-			LWLockRelease(ppl_shared->lock);
-		}
+		LWLockRelease(ppl_shared->lock);
+	}
+	self.waiting += self.length - served;
+}
+
+/*
+ * Start the worker of one that is in line.  False if no process is free for it;
+ * then none is for those behind it.
+ */
+static bool
+start_worker(int index)
+{
+	PplConsumer *consumer = &ppl_shared->consumers[index];
+	Oid			dboid = InvalidOid;
+	PplPlace	place;
+
+	if (self.exhausted ||
+		(ppl_guc_max_workers > 0 && self.workers >= ppl_guc_max_workers))
+		return false;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	if (consumer_needs_process(consumer) && claim(&consumer->process))
+	{
+		dboid = consumer->dboid;
+		place = consumer->place;
+	}
+	LWLockRelease(ppl_shared->lock);
+	if (!OidIsValid(dboid))
+		return true;
+	if (!order_process(&consumer->process, "worker", "pipeline_worker_main",
+					   index, dboid, place))
+		return false;
+	self.workers++;
+	return true;
+}
+
+/*
+ * Have as many workers leave as others need their processes: those that could be
+ * spared are woken, the others look at the end of their turns.  Those that are
+ * leaving already count, and those that have left but have not ended yet, or whose
+ * places somebody else has taken, for a while.
+ */
+static void
+ask_for_processes(void)
+{
+	int			wanted;
+
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	if (self.now - ppl_shared->gone_at > PPL_NO_WORKER_RETRY_MS)
+		ppl_shared->gone = 0;
+	wanted = Max(self.waiting - ppl_shared->leaving - ppl_shared->gone, 0);
+	pg_atomic_write_u32(&ppl_shared->waiting, wanted);
+
+	/* if it was not for them that processes ended, ask again */
+	if (self.waiting > 0 && ppl_shared->gone > 0)
+		self.timeout = self.timeout < 0 ? PPL_NO_WORKER_RETRY_MS + 1 :
+			Min(self.timeout, PPL_NO_WORKER_RETRY_MS + 1);
+	LWLockRelease(ppl_shared->lock);
+
+	pg_memory_barrier();
+	for (int i = 0; i < ppl_shared->nused && wanted > 0; i++)
+	{
+		PplProcess *process = &ppl_shared->consumers[i].process;
+
+		if (pg_atomic_read_u32(&process->procno) == PPL_NO_PROC ||
+			pg_atomic_read_u32(&process->spare) == 0)
+			continue;
+		ppl_wake(&process->procno);
+		wanted--;
+	}
+}
+
+/*
+ * The settings were read anew: with other ones, what failed may go on.
+ */
+static void
+hurry_failed(void)
+{
+	for (int i = 0; i < ppl_shared->nused; i++)
+	{
+		PplConsumer *consumer = &ppl_shared->consumers[i];
+
+		LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+		if (consumer->turn.valid && consumer->turn.stuck &&
+			(consumer->process.pid == 0 || consumer->process.leaving))
+			consumer->process.not_before = 0;
+		LWLockRelease(ppl_shared->lock);
 	}
 }
 
@@ -273,11 +478,11 @@ claim(PplProcess *process)
 
 /*
  * Register one process that was claimed.  False if no worker process is free;
- * then it is tried again soon, and the log says so once a minute.
+ * then it is tried again soon.
  */
 static bool
 order_process(PplProcess *process, const char *kind, const char *function,
-			  int index, Oid dboid, int32 pipeline_id)
+			  int index, Oid dboid, PplPlace place)
 {
 	BackgroundWorker worker;
 	PplOrder	order;
@@ -286,35 +491,30 @@ order_process(PplProcess *process, const char *kind, const char *function,
 	{
 		order.generation = process->generation;
 		order.dboid = dboid;
-		order.pipeline_id = pipeline_id;
+		order.place = place;
 
 		ppl_process_describe(&worker, kind, function);
 		worker.bgw_restart_time = BGW_NEVER_RESTART;
 		worker.bgw_notify_pid = MyProcPid;
 		worker.bgw_main_arg = Int32GetDatum(index);
-		if (pipeline_id == 0)
+		if (place.pipeline_id == 0)
 			snprintf(worker.bgw_name, BGW_MAXLEN, "pipeline %s for database %u",
 					 kind, dboid);
 		else
 			snprintf(worker.bgw_name, BGW_MAXLEN,
-					 "pipeline %s %d for database %u", kind, pipeline_id, dboid);
+					 "pipeline %s %d.%d #%d for database %u", kind,
+					 place.pipeline_id, place.segment, place.partition, dboid);
 		memcpy(worker.bgw_extra, &order, sizeof(order));
 		StaticAssertStmt(sizeof(order) <= BGW_EXTRALEN, "order is too long");
 
 		if (RegisterDynamicBackgroundWorker(&worker, NULL))
-			return true;
-
-		self.exhausted = true;
-		if (self.complained == 0 ||
-			self.now - self.complained >= PPL_LOG_INTERVAL_MS)
 		{
-			self.complained = self.now;
-			ereport(WARNING,
-					(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-					 errmsg("no free worker process for a pipeline %s", kind),
-					 errhint("Raise max_worker_processes (now %d) and restart the server.",
-							 max_worker_processes)));
+			LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+			ppl_shared->gone = Max(ppl_shared->gone - 1, 0);
+			LWLockRelease(ppl_shared->lock);
+			return true;
 		}
+		self.exhausted = true;
 	}
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	process->ordered = false;
@@ -322,4 +522,35 @@ order_process(PplProcess *process, const char *kind, const char *function,
 	self.timeout = self.timeout < 0 ? PPL_NO_WORKER_RETRY_MS :
 		Min(self.timeout, PPL_NO_WORKER_RETRY_MS);
 	return false;
+}
+
+/*
+ * Taking turns is nothing to speak of, but that somebody waits for long is, once
+ * a minute.
+ */
+static void
+complain(void)
+{
+	if (self.waiting == 0 ||
+		(self.longest < PPL_PATIENCE_MS && !self.capture_waits) ||
+		(self.complained != 0 &&
+		 self.now - self.complained < PPL_LOG_INTERVAL_MS))
+		return;
+	self.complained = self.now;
+	if (self.exhausted)
+		ereport(WARNING,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("no free worker process for a pipeline %s",
+						self.capture_waits ? "capture" : "worker"),
+				 errdetail("%d wait for one, and the first worker in line since %d s.",
+						   self.waiting, (int) (self.longest / 1000)),
+				 errhint("Raise max_worker_processes (now %d) and restart the server.",
+						 max_worker_processes)));
+	else
+		ereport(LOG,
+				(errmsg("pipelines wait for one of %d worker processes: %d of them, the first in line since %d s",
+						ppl_guc_max_workers, self.waiting,
+						(int) (self.longest / 1000)),
+				 errhint("ALTER SYSTEM SET pipeline.max_workers = %d;",
+						 ppl_guc_max_workers * 2)));
 }

@@ -74,6 +74,29 @@ typedef enum PplRecordKind
 /* Of a PPL_REC_TRUNCATE: only partitions of the relation were truncated. */
 #define PPL_REC_PARTIAL		0x01
 
+/* Handed over by a segment: a PplOriginId stands in the place of the old tuple. */
+#define PPL_REC_HANDED		0x02
+
+#define PPL_ORIGIN_LATE			0x01	/* it was a dead letter: later ones
+										 * may have come before it */
+#define PPL_ORIGIN_SUPERSEDED	0x02	/* one of them changed its source row */
+
+/* The source's event that a row which a segment hands over was made of. */
+typedef struct PplOriginId
+{
+	XLogRecPtr	commit_lsn;
+	TimestampTz committed_at;
+	TransactionId xid;
+	uint32		seq;
+	uint32		part;			/* tells rows of one event apart, from 1 */
+	uint8		operation;		/* PplRecordKind */
+	uint8		flags;			/* PPL_ORIGIN_* */
+	uint16		unused;
+	uint64		before[2];		/* digest of the source row's key before it,
+								 * zeros = not known */
+	uint64		after[2];
+} PplOriginId;
+
 /*
  * Every record begins with this header and is MAXALIGNed; len counts header
  * and body.  The body is the old tuple, zeros up to MAXALIGN, the new tuple,
@@ -85,7 +108,7 @@ typedef struct PplRecordHeader
 {
 	uint32		len;
 	uint8		kind;			/* PplRecordKind */
-	uint8		flags;			/* PPL_REC_PARTIAL */
+	uint8		flags;			/* PPL_REC_PARTIAL, PPL_REC_HANDED */
 	uint16		unused;
 	Oid			relid;
 	TransactionId xid;			/* top level transaction */
@@ -135,6 +158,7 @@ typedef struct PplSchemaColumn
 } PplSchemaColumn;
 
 StaticAssertDecl(sizeof(PplSpoolFileHeader) == 40, "spool file header has padding");
+StaticAssertDecl(sizeof(PplOriginId) == 64, "origin of a row has padding");
 StaticAssertDecl(sizeof(PplRecordHeader) == 64, "spool record header has padding");
 
 #endif							/* PPL_SPOOL_FORMAT_H */

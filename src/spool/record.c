@@ -26,6 +26,8 @@ static uint64 body_length(const PplRecordHeader *header);
 static uint32 body_checksum(const PplRecordHeader *header,
 							const char *old_data, const char *new_data);
 static void set_tuple(HeapTuple tuple, Oid relid, char *data, uint32 len);
+static void set_origin(PplOriginId *origin, const PplRecordHeader *header,
+					   const char *data);
 static void corrupted(const char *detail) pg_attribute_noreturn();
 static void append_missing(StringInfo buf, TupleDesc desc, int attno);
 static void decode_column(Form_pg_attribute attr,
@@ -57,25 +59,30 @@ bool
 ppl_record_wanted(const PplRecordHeader *header, int32 pipeline_id, Oid source,
 				  uint16 operations)
 {
-	if (header->relid != source || header->writer == pipeline_id)
-		return false;
-	switch ((PplRecordKind) header->kind)
+	return header->relid == source && header->writer != pipeline_id &&
+		(operations & ppl_record_operation(header->kind)) != 0;
+}
+
+uint16
+ppl_record_operation(PplRecordKind kind)
+{
+	switch (kind)
 	{
 		case PPL_REC_INSERT:
-			return (operations & PPL_OP_INSERT) != 0;
+			return PPL_OP_INSERT;
 		case PPL_REC_UPDATE:
-			return (operations & PPL_OP_UPDATE) != 0;
+			return PPL_OP_UPDATE;
 		case PPL_REC_DELETE:
-			return (operations & PPL_OP_DELETE) != 0;
+			return PPL_OP_DELETE;
 		case PPL_REC_TRUNCATE:
-			return (operations & PPL_OP_TRUNCATE) != 0;
+			return PPL_OP_TRUNCATE;
 		case PPL_REC_CONTROL:
 		case PPL_REC_SCHEMA:
 		case PPL_REC_COMMIT:
 		case PPL_REC_NEXT:
 			break;
 	}
-	return false;
+	return 0;
 }
 
 void
@@ -96,8 +103,11 @@ ppl_record_decode(const PplRecordHeader *header, char *data,
 		case PPL_REC_INSERT:
 		case PPL_REC_UPDATE:
 		case PPL_REC_DELETE:
-			set_tuple(&record->old_tuple, header->relid, old_data,
-					  header->old_len);
+			if ((header->flags & PPL_REC_HANDED) != 0)
+				set_origin(&record->origin, header, old_data);
+			else
+				set_tuple(&record->old_tuple, header->relid, old_data,
+						  header->old_len);
 			set_tuple(&record->new_tuple, header->relid, new_data,
 					  header->new_len);
 			break;
@@ -107,6 +117,9 @@ ppl_record_decode(const PplRecordHeader *header, char *data,
 			memcpy(&record->control, new_data, sizeof(PplControl));
 			break;
 		case PPL_REC_TRUNCATE:
+			if ((header->flags & PPL_REC_HANDED) != 0)
+				set_origin(&record->origin, header, old_data);
+			break;
 		case PPL_REC_SCHEMA:
 		case PPL_REC_COMMIT:
 		case PPL_REC_NEXT:
@@ -246,6 +259,14 @@ set_tuple(HeapTuple tuple, Oid relid, char *data, uint32 len)
 	ItemPointerSetInvalid(&tuple->t_self);
 	tuple->t_tableOid = relid;
 	tuple->t_data = (HeapTupleHeader) data;
+}
+
+static void
+set_origin(PplOriginId *origin, const PplRecordHeader *header, const char *data)
+{
+	if (header->old_len != sizeof(*origin))
+		corrupted("The origin of a row has a wrong length.");
+	memcpy(origin, data, sizeof(*origin));
 }
 
 static void

@@ -31,6 +31,7 @@ typedef struct PplSpoolRecord
 	const PplSpoolSchema *schema;	/* of changes, else NULL */
 	HeapTupleData old_tuple;	/* t_data NULL if there is none */
 	HeapTupleData new_tuple;
+	PplOriginId origin;			/* of what was handed over */
 	PplControl	control;		/* of PPL_REC_CONTROL */
 } PplSpoolRecord;
 
@@ -43,6 +44,9 @@ extern void ppl_record_seal(PplRecordHeader *header, const char *old_data,
 
 /* Can this be the header of a record?  Never throws. */
 extern bool ppl_record_header_valid(const PplRecordHeader *header);
+
+/* The bit of PPL_OP_* for a kind of record; 0 if it is no change. */
+extern uint16 ppl_record_operation(PplRecordKind kind);
 
 /*
  * Is this a change that a pipeline asked for and did not write itself?

@@ -131,6 +131,7 @@ ppl_spool_writer_change(PplSpoolWriter *writer, const PplSpoolChange *change)
 	HeapTuple	old_tuple = change->old_tuple;
 	HeapTuple	new_tuple = change->new_tuple;
 	PplRecordHeader header;
+	const char *old_data = NULL;
 
 	Assert(change->kind <= PPL_REC_TRUNCATE);
 	Assert(change->kind != PPL_REC_TRUNCATE || (!old_tuple && !new_tuple));
@@ -142,13 +143,20 @@ ppl_spool_writer_change(PplSpoolWriter *writer, const PplSpoolChange *change)
 	header.flags = change->flags;
 	if (old_tuple != NULL)
 		header.old_len = old_tuple->t_len;
+	if (change->origin != NULL)
+	{
+		header.flags |= PPL_REC_HANDED;
+		header.writer = 0;
+		header.old_len = sizeof(PplOriginId);
+		old_data = (const char *) change->origin;
+	}
 	if (new_tuple != NULL)
 		header.new_len = new_tuple->t_len;
 	header.schema_offset = schema_offset(writer, change->schema,
 										 change->schema_version);
 
 	return append_record(writer, &header,
-						 old_tuple ? (char *) old_tuple->t_data : NULL,
+						 old_tuple ? (char *) old_tuple->t_data : old_data,
 						 new_tuple ? (char *) new_tuple->t_data : NULL);
 }
 

@@ -45,6 +45,8 @@ typedef struct PplSpoolChange
 	uint32		schema_version;
 	HeapTuple	old_tuple;		/* NULL if there is none */
 	HeapTuple	new_tuple;
+	const PplOriginId *origin;	/* of what was handed over, with no old_tuple;
+								 * nobody's own work */
 } PplSpoolChange;
 
 /*

@@ -31,10 +31,12 @@
 #include "base/guc.h"
 #include "base/mark.h"
 #include "base/process.h"
+#include "catalog/version.h"
 #include "worker/batch.h"
 #include "worker/blame.h"
 #include "worker/deadletter.h"
 #include "worker/event.h"
+#include "worker/hand.h"
 #include "worker/judge.h"
 #include "worker/outcome.h"
 #include "worker/policy.h"
@@ -44,6 +46,7 @@
 #include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
+#include "worker/share.h"
 #include "worker/timeout.h"
 #include "worker/upsert.h"
 
@@ -69,6 +72,8 @@ typedef struct Attempt
 	bool		nothing_left;	/* redrive: no dead letter is queued */
 	bool		abandoned;		/* the position was given up meanwhile */
 	PplBusy		busy;			/* to be waited for, first of all */
+	bool		replaced;		/* a function: to be noted, first of all */
+	bool		torn;			/* one was replaced while it ran */
 	bool		committed;
 	bool		cut;			/* only the first transactions may be done */
 	int			keep;			/* so many */
@@ -81,6 +86,7 @@ typedef struct Attempt
 } Attempt;
 
 static ErrorData *attempt_once(Attempt *attempt, PplBatch *batch);
+static bool comes_again(const Attempt *attempt);
 static PplBatchEnd run_attempts(PplWorker *worker, PplBatch *batch);
 static PplBatchEnd halt(Attempt *attempt);
 static void run_transaction(Attempt *attempt, PplBatch *batch);
@@ -130,7 +136,7 @@ ppl_batch_probe(PplWorker *worker, PplBatch *batch, int *nprobes, int *failed)
 	do
 	{
 		error = attempt_once(&attempt, batch);
-	} while (error == NULL && OidIsValid(attempt.busy.relid));
+	} while (error == NULL && comes_again(&attempt));
 	*failed = attempt.probes_failed;
 	*nprobes = error == NULL ? attempt.probes : 0;
 	if (error != NULL)
@@ -199,6 +205,7 @@ attempt_once(Attempt *attempt, PplBatch *batch)
 	attempt->cut = false;
 	attempt->chunked = false;
 	attempt->ending = false;
+	attempt->torn = false;
 	if (attempt->halt != NULL)
 		FreeErrorData(attempt->halt);
 	attempt->halt = NULL;
@@ -228,6 +235,13 @@ attempt_once(Attempt *attempt, PplBatch *batch)
 	return error;
 }
 
+/* Was nothing done, and has to be tried again, without being an error? */
+static bool
+comes_again(const Attempt *attempt)
+{
+	return OidIsValid(attempt->busy.relid) || attempt->replaced || attempt->torn;
+}
+
 static PplBatchEnd
 run_attempts(PplWorker *worker, PplBatch *batch)
 {
@@ -247,7 +261,7 @@ run_attempts(PplWorker *worker, PplBatch *batch)
 				return PPL_BATCH_STOPPED;
 			if (attempt.abandoned)
 				return PPL_BATCH_ABANDONED;
-			if (OidIsValid(attempt.busy.relid))
+			if (comes_again(&attempt))
 			{
 				attempt.number--;
 				continue;
@@ -331,6 +345,23 @@ wait_for_lock(PplBusy *busy)
 	busy->relid = InvalidOid;
 }
 
+/* Note the functions that were replaced, before anything of them runs. */
+static void
+notice_versions(Attempt *attempt)
+{
+	PplWorker  *worker = attempt->worker;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_definition_lock(worker->pipeline_id, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	(void) ppl_version_notice(worker->pipeline_id);
+	PopActiveSnapshot();
+	PPL_FAILPOINT("worker-before-notice");
+	CommitTransactionCommand();
+	attempt->replaced = false;
+}
+
 /*
  * The whole transaction, from start to commit.
  */
@@ -342,6 +373,8 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 
 	if (OidIsValid(attempt->busy.relid))
 		wait_for_lock(&attempt->busy);
+	if (attempt->replaced)
+		notice_versions(attempt);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	attempt->started_at = GetCurrentTimestamp();
@@ -349,7 +382,9 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 	begun = begin_work(attempt, batch);
 	if (begun)
 		run_work(attempt, batch);
-	if (attempt->cut || attempt->probing)
+	attempt->torn = begun && !attempt->cut && !attempt->probing &&
+		!ppl_program_holds(worker->program);
+	if (attempt->cut || attempt->probing || attempt->torn)
 	{
 		abort_work(worker);
 		return;
@@ -357,7 +392,7 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 	if (begun && batch && batch->backlog)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
-		ppl_backlog_delete(worker->pipeline_id, attempt->position);
+		ppl_backlog_delete(worker->place, attempt->position);
 		PopActiveSnapshot();
 	}
 	ppl_session_discard();
@@ -368,6 +403,8 @@ run_transaction(Attempt *attempt, PplBatch *batch)
 
 	if (worker->program != NULL)
 		worker->program->adopted = false;
+	if (begun && !attempt->redrive)
+		worker->code_version = worker->program->pipeline->version;
 	ppl_policy_commit();
 	ppl_outcome_end();
 	ppl_session_clean();
@@ -418,9 +455,14 @@ load_program(Attempt *attempt)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	ppl_program_free(worker->program);
 	worker->program = NULL;
-	worker->program = ppl_program_load(worker->context, worker->pipeline_id,
+	worker->program = ppl_program_load(worker->context, worker->place,
 									   worker->checkpoint.version);
-	ppl_checkpoint_load(worker->pipeline_id, &checkpoint);
+	if (worker->program != NULL)
+	{
+		worker->program->workers = worker->checkpoint.workers;
+		ppl_share_prepare(worker, worker->program->pipeline);
+	}
+	ppl_checkpoint_load(worker->place, &checkpoint);
 	PopActiveSnapshot();
 	ppl_schema_reloaded();
 	checkpoint.foreign |= worker->program != NULL &&
@@ -428,7 +470,10 @@ load_program(Attempt *attempt)
 	if (checkpoint.exists && !checkpoint.foreign &&
 		!ppl_position_after(checkpoint.position, worker->checkpoint.position) &&
 		!ppl_position_after(worker->checkpoint.position, checkpoint.position))
-		return true;
+	{
+		attempt->replaced = worker->program != NULL && worker->program->replaced;
+		return !attempt->replaced;
+	}
 	worker->checkpoint = checkpoint;
 	attempt->abandoned = true;
 	return false;
@@ -453,7 +498,9 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 		if (!ppl_program_lock(worker->program, worker->consumer->source,
 							  &attempt->busy))
 			return false;
+		/* others may have noticed it, and we not have been told of that yet */
 		if (worker->program != NULL && !ppl_program_is_stale() &&
+			!worker->program->replaced &&
 			worker->program->version == worker->checkpoint.version)
 			break;
 		if (!load_program(attempt))
@@ -485,15 +532,19 @@ run_chunk(Attempt *attempt, const PplBatch *batch, bool last)
 	int			guc_level = NewGUCNestLevel();
 	bool		small = batch->nevents < PPL_TIMED_ROWS;
 
+	ppl_session_settings(worker->program->pipeline);
 	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_share_resolve(worker, batch);
 	ppl_outcome_begin(batch->scratch, batch->nevents,
 					  list_length(worker->program->pipeline->stages),
 					  worker->program->pipeline->lineage,
 					  small || worker->chunks++ % PPL_TIMED_SHARE == 0);
 	ppl_event_begin(worker->program, batch);
+	ppl_hand_begin(worker->program, batch);
 	run_events(attempt, batch, last);
 	if (attempt->cut)
 		return;
+	ppl_hand_write(worker, batch);
 	ppl_outcome_add_times(small ? 1 : PPL_TIMED_SHARE);
 	AtEOXact_GUC(false, guc_level);
 	PopActiveSnapshot();
@@ -592,11 +643,14 @@ run_events(Attempt *attempt, const PplBatch *batch, bool last)
 static void
 run_probes(Attempt *attempt, const PplBatch *batch)
 {
+	ppl_session_settings(attempt->worker->program->pipeline);
 	PushActiveSnapshot(GetTransactionSnapshot());
+	ppl_share_resolve(attempt->worker, batch);
 	ppl_outcome_begin(batch->scratch, batch->nevents,
 					  list_length(attempt->worker->program->pipeline->stages),
 					  false, false);
 	ppl_event_begin(attempt->worker->program, batch);
+	ppl_hand_begin(attempt->worker->program, batch);
 	run_events(attempt, batch, true);
 	PopActiveSnapshot();
 }

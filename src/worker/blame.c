@@ -253,7 +253,7 @@ remove_before(Trial *trial, int ordinal)
 	const PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	ErrorData  *error;
 
-	if (!trial->worker->program->statement->has_upserts || outcome->inert)
+	if (!trial->worker->program->statement->keyed || outcome->inert)
 		return;
 	error = try(trial, ordinal, ordinal);
 	if (error != NULL)

@@ -52,16 +52,9 @@ ppl_breaker_again(void)
 	self.oldest = 0;
 }
 
-/*
- * This event of the chunk failed.  Is the breaker open now?
- */
-bool
-ppl_breaker_failed(int ordinal)
+static void
+add(uint64 number)
 {
-	uint64		number = self.base + ordinal;
-
-	if (ppl_guc_breaker_failures >= 1.0)
-		return false;
 	if (self.count == self.capacity)
 	{
 		self.capacity = Max(self.capacity * 2, 64);
@@ -72,6 +65,19 @@ ppl_breaker_failed(int ordinal)
 			self.numbers = repalloc(self.numbers, self.capacity * sizeof(uint64));
 	}
 	self.numbers[self.count++] = number;
+}
+
+/*
+ * This event of the chunk failed.  Is the breaker open now?
+ */
+bool
+ppl_breaker_failed(int ordinal)
+{
+	uint64		number = self.base + ordinal;
+
+	if (ppl_guc_breaker_failures >= 1.0)
+		return false;
+	add(number);
 	while (self.oldest < self.count &&
 		   self.numbers[self.oldest] + ppl_guc_breaker_window <= number)
 		self.oldest++;
@@ -145,4 +151,34 @@ bool
 ppl_breaker_calm(void)
 {
 	return self.done - self.closed_at >= (uint64) ppl_guc_breaker_window;
+}
+
+/*
+ * What committed batches have shown, in short: how many failed, and how long ago
+ * the first of them.
+ */
+void
+ppl_breaker_hand_over(PplTurn *turn)
+{
+	uint64		calm = self.done - self.closed_at;
+
+	turn->breaker_failed = self.committed;
+	turn->breaker_span = self.committed == 0 ? 0 :
+		(int) (self.done - self.numbers[0]);
+	turn->breaker_calm = (int) Min(calm, PG_INT32_MAX);
+}
+
+/*
+ * Begin where a predecessor ended, as if those that failed had been evenly spread.
+ */
+void
+ppl_breaker_take_over(const PplTurn *turn)
+{
+	uint64		first = PG_INT32_MAX - turn->breaker_span;
+
+	self.done = self.base = PG_INT32_MAX;
+	self.closed_at = self.done - turn->breaker_calm;
+	for (int i = 0; i < turn->breaker_failed; i++)
+		add(first + (uint64) turn->breaker_span * i / turn->breaker_failed);
+	self.committed = self.chunk = self.count;
 }

@@ -49,7 +49,7 @@ load_chunk(void *arg, MemoryContext context, uint32 *segno, Size *len)
 		StartTransactionCommand();
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
-	bytes = ppl_backlog_fetch(worker->pipeline_id, context, segno, len);
+	bytes = ppl_backlog_fetch(worker->place, context, segno, len);
 	PopActiveSnapshot();
 	if (outside)
 	{
@@ -95,10 +95,10 @@ ppl_catchup_seek(PplWorker *worker)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (worker->checkpoint.exists && !worker->checkpoint.foreign)
 	{
-		found = ppl_backlog_first(worker->pipeline_id,
+		found = ppl_backlog_first(worker->place,
 								  worker->checkpoint.position, &chunk_id);
 		if (!found)
-			ppl_backlog_delete(worker->pipeline_id,
+			ppl_backlog_delete(worker->place,
 							   worker->checkpoint.position);
 	}
 	PopActiveSnapshot();

@@ -5,6 +5,7 @@
 #ifndef PPL_CHECKPOINT_H
 #define PPL_CHECKPOINT_H
 
+#include "base/place.h"
 #include "worker/gather.h"
 
 typedef struct PplCheckpoint
@@ -13,7 +14,12 @@ typedef struct PplCheckpoint
 	bool		foreign;		/* made for another slot than ours */
 	PplPosition position;
 	int			version;		/* of the definition reached */
+	int			workers;		/* partitions that share the events from here */
+	int			since;			/* version from which so many do */
 } PplCheckpoint;
+
+/* Number of what is handed over, among outputs. */
+#define PPL_HAND_ID		(-1)
 
 /* Events of one output by what became of them. */
 typedef struct PplCounts
@@ -28,8 +34,9 @@ typedef struct PplCounts
 /* All that one batch adds to our tables but its dead letters. */
 typedef struct PplBatchRecord
 {
-	int			pipeline_id;
-	int			version;
+	PplPlace	place;
+	int			version;		/* that the events see */
+	int			code_version;	/* whose stages ran */
 	bool		redrive;		/* else the checkpoint moves from before to
 								 * position */
 	PplPosition before;
@@ -39,7 +46,7 @@ typedef struct PplBatchRecord
 	int			attempts;
 	TimestampTz started_at;
 	int			noutputs;
-	int		   *output_ids;		/* [0] is 0: the pipeline itself */
+	int		   *output_ids;		/* [0] is 0: the segment itself */
 	PplCounts  *counts;
 	int			nstages;
 	int		   *stage_ids;
@@ -47,10 +54,11 @@ typedef struct PplBatchRecord
 	bytea	   *lineage;		/* or NULL */
 } PplBatchRecord;
 
-extern void ppl_checkpoint_load(int pipeline_id, PplCheckpoint *checkpoint);
-extern void ppl_checkpoint_birth(int pipeline_id, PplPosition position,
-								 int version);
-extern void ppl_checkpoint_version(int pipeline_id, PplPosition position,
+extern void ppl_checkpoint_load(PplPlace place, PplCheckpoint *checkpoint);
+extern bool ppl_checkpoint_confirm(PplPlace place, PplCheckpoint *checkpoint);
+extern void ppl_checkpoint_birth(PplPlace place, PplPosition position,
+								 int version, int workers);
+extern void ppl_checkpoint_version(PplPlace place, PplPosition position,
 								   int version);
 extern int64 ppl_checkpoint_record(const PplBatchRecord *record);
 

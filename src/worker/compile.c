@@ -21,6 +21,7 @@
  *									written is marked (base/mark.h)
  *	_produced(output, key...)		it is there
  *	_put(ordinal, output, row)		the row is for this output of mode upsert
+ *	_hand(ordinal, row)				the row is for the segments behind this one
  *
  * What is written by upserts is only collected here; upsert.c does the rest.
  *
@@ -41,7 +42,6 @@
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
-#include "utils/formatting.h"
 #include "utils/lsyscache.h"
 
 #include "base/event.h"
@@ -52,6 +52,7 @@
 #include "catalog/source.h"
 #include "catalog/target.h"
 #include "worker/compile.h"
+#include "worker/compile_text.h"
 #include "worker/compile_upsert.h"
 
 #define ORDINAL_NAME "_ord"
@@ -70,7 +71,7 @@ typedef struct Step
 /* An output with what becomes of the last stage's rows on the way there. */
 typedef struct Sink
 {
-	PplOutput  *output;
+	PplOutput  *output;			/* NULL = it is handed over */
 	Step	   *transform;		/* or NULL */
 	PplShape   *row;
 	PplTarget  *target;
@@ -83,7 +84,8 @@ typedef struct Compiler
 	PplShape   *last;			/* rows that leave the last stage */
 	int			nsteps;
 	Step	  **steps;			/* number k of the statement is steps[k - 1] */
-	int			nsinks;
+	int			nsinks;			/* outputs, and at last what is handed over */
+	int			noutputs;
 	Sink	  **sinks;
 	char	   *ordinal;		/* quoted */
 	int			sink;			/* whose transform is written now, or -1 */
@@ -97,6 +99,8 @@ static void collect(Compiler *compiler, const PplPipeline *pipeline,
 					int version);
 static bool takes_deletes(const Compiler *compiler,
 						  const PplPipeline *pipeline, const Sink *sink);
+static void refuse_deletes(const Compiler *compiler,
+						   const PplPipeline *pipeline);
 static bool is_marked(const Compiler *compiler);
 static Step *make_step(const PplPipeline *pipeline, const PplStage *stage,
 					   const char *signature);
@@ -109,9 +113,9 @@ static List *dependencies(const Compiler *compiler,
 static List *add_step_dependencies(List *relids, const Step *step);
 static void emit_statement(Compiler *compiler);
 static void emit_sink(Compiler *compiler, int number, int depth);
+static void emit_hand(Compiler *compiler, int number, int depth);
 static void emit_sink_input(Compiler *compiler, int number, int depth);
 static char *wanted(const Compiler *compiler, const char *alias, int number);
-static char *key_arguments(const PplTarget *target);
 static void emit_chain(Compiler *compiler, int nsteps, int depth);
 static void emit_batch(Compiler *compiler, int depth);
 static void emit_validate(Compiler *compiler, int number, int depth);
@@ -122,11 +126,6 @@ static void emit_rows_of_scalar(Compiler *compiler, const Step *step,
 								int nsteps, int depth);
 static void emit_input(Compiler *compiler, int nsteps, const char *alias,
 					   int depth);
-static char *call(const Compiler *compiler, const Step *step,
-				  const char *alias);
-static char *query_alias(const char *query);
-static char *query_text(const Step *step, const char *alias);
-static char *columns_of(const char *alias, const PplShape *shape);
 static void line(Compiler *compiler, int depth, const char *format,...)
 			pg_attribute_printf(3, 4);
 
@@ -138,8 +137,9 @@ ppl_compile(const PplPipeline *pipeline, int version, bool mark)
 	char	   *ordinal;
 
 	collect(&compiler, pipeline, version);
-	ppl_source_check(pipeline->source, pipeline->operations,
-					 compiler.takes_deletes, false);
+	if (pipeline->upstream == 0)
+		ppl_source_check(pipeline->source, pipeline->operations,
+						 compiler.takes_deletes, false);
 	ordinal = choose_ordinal(&compiler);
 	compiler.ordinal = unconstify(char *, quote_identifier(ordinal));
 	compiler.shared = compiler.nsinks > 1;
@@ -163,8 +163,9 @@ ppl_compile(const PplPipeline *pipeline, int version, bool mark)
 	}
 	describe(&compiler, statement, ordinal);
 	statement->relids = dependencies(&compiler, pipeline);
+	statement->keyed = pipeline->hands_keys;
 	statement->upserts = palloc0((compiler.nsinks + 1) * sizeof(PplUpsert *));
-	for (int i = 0; i < compiler.nsinks; i++)
+	for (int i = 0; i < compiler.noutputs; i++)
 	{
 		const Sink *sink = compiler.sinks[i];
 
@@ -173,7 +174,7 @@ ppl_compile(const PplPipeline *pipeline, int version, bool mark)
 			statement->has_appends = true;
 			continue;
 		}
-		statement->has_upserts = true;
+		statement->has_upserts = statement->keyed = true;
 		statement->upserts[i] = ppl_compile_upsert(pipeline, sink->output,
 												   sink->target, sink->row,
 												   i, ordinal, compiler.marks);
@@ -191,8 +192,9 @@ ppl_compile_check(const PplPipeline *pipeline)
 	Compiler	compiler = {0};
 
 	collect(&compiler, pipeline, pipeline->version);
-	ppl_source_check(pipeline->source, pipeline->operations,
-					 compiler.takes_deletes, true);
+	if (pipeline->upstream == 0)
+		ppl_source_check(pipeline->source, pipeline->operations,
+						 compiler.takes_deletes, true);
 }
 
 /*
@@ -203,7 +205,7 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 {
 	ListCell   *lc;
 
-	compiler->source = ppl_shape_of_relation(pipeline->source);
+	compiler->source = ppl_shape_of_source(pipeline);
 	compiler->last = compiler->source;
 
 	compiler->steps = palloc(mul_size(list_length(pipeline->stages) + 1,
@@ -224,7 +226,7 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 		compiler->steps[compiler->nsteps++] = step;
 	}
 
-	compiler->sinks = palloc(mul_size(list_length(pipeline->outputs) + 1,
+	compiler->sinks = palloc(mul_size(list_length(pipeline->outputs) + 2,
 									  sizeof(Sink *)));
 	foreach(lc, pipeline->outputs)
 	{
@@ -249,6 +251,47 @@ collect(Compiler *compiler, const PplPipeline *pipeline, int version)
 		compiler->takes_deletes |= sink->takes_deletes;
 		compiler->sinks[compiler->nsinks++] = sink;
 	}
+	compiler->noutputs = compiler->nsinks;
+	if (pipeline->hand != NULL)
+	{
+		Sink	   *sink = palloc0(sizeof(*sink));
+
+		sink->row = compiler->last;
+		compiler->sinks[compiler->nsinks++] = sink;
+	}
+	if (pipeline->hand != NULL || pipeline->upstream != 0)
+		refuse_deletes(compiler, pipeline);
+}
+
+/*
+ * Rows of deletes are not handed over, only that they are gone: a handler that could
+ * tell them from others would miss them.
+ */
+static void
+refuse_deletes(const Compiler *compiler, const PplPipeline *pipeline)
+{
+	const PplHandler *handler = NULL;
+
+	if ((pipeline->operations & PPL_OP_DELETE) == 0)
+		return;
+	for (int i = 0; i < compiler->nsteps && handler == NULL; i++)
+	{
+		if (compiler->steps[i]->handler != NULL &&
+			compiler->steps[i]->handler->takes_event)
+			handler = compiler->steps[i]->handler;
+	}
+	for (int i = 0; i < compiler->noutputs && handler == NULL; i++)
+	{
+		if (compiler->sinks[i]->takes_deletes && pipeline->upstream != 0)
+			handler = compiler->sinks[i]->transform->handler;
+	}
+	if (handler != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("handler %s takes pipeline.event in a pipeline with deletes and isolated stages",
+						handler->signature),
+				 errdetail("A row that is deleted does not come over a hand-over, so the handler would not be called for it everywhere."),
+				 errhint("Let it take the row alone, or leave isolate out.")));
 }
 
 /*
@@ -277,14 +320,14 @@ takes_deletes(const Compiler *compiler, const PplPipeline *pipeline,
 static bool
 is_marked(const Compiler *compiler)
 {
-	for (int i = 0; i < compiler->nsinks; i++)
+	for (int i = 0; i < compiler->noutputs; i++)
 	{
 		const Sink *sink = compiler->sinks[i];
 
 		if (!sink->target->plain || ppl_own_is_source(sink->output->target))
 			return false;
 	}
-	return compiler->nsinks > 0;
+	return compiler->noutputs > 0;
 }
 
 static Step *
@@ -341,7 +384,7 @@ describe(const Compiler *compiler, PplStatement *statement,
 		 const char *ordinal)
 {
 	const PplShape *source = compiler->source;
-	int			n = compiler->nsinks;
+	int			n = compiler->noutputs;
 
 	statement->batch_desc = CreateTemplateTupleDesc(source->ncolumns + 1);
 	TupleDescInitEntry(statement->batch_desc, 1, ordinal, INT4OID, -1, 0);
@@ -372,6 +415,8 @@ describe(const Compiler *compiler, PplStatement *statement,
 		statement->output_keys[i] = sink->target->keys;
 		statement->output_key_types[i] = sink->target->key_types;
 	}
+	if (compiler->nsinks > n)
+		statement->hand = compiler->last;
 }
 
 /*
@@ -384,12 +429,16 @@ dependencies(const Compiler *compiler, const PplPipeline *pipeline)
 {
 	List	   *relids = list_make1_oid(pipeline->source);
 
+	if (OidIsValid(pipeline->log))
+		relids = list_append_unique_oid(relids, pipeline->log);
 	for (int i = 0; i < compiler->nsteps; i++)
 		relids = add_step_dependencies(relids, compiler->steps[i]);
 	for (int i = 0; i < compiler->nsinks; i++)
 	{
 		const Sink *sink = compiler->sinks[i];
 
+		if (sink->output == NULL)
+			continue;
 		relids = list_append_unique_oid(relids, sink->output->target);
 		if (sink->transform != NULL)
 			relids = add_step_dependencies(relids, sink->transform);
@@ -458,6 +507,11 @@ emit_sink(Compiler *compiler, int number, int depth)
 	StringInfoData names;
 	StringInfoData values;
 
+	if (sink->output == NULL)
+	{
+		emit_hand(compiler, number, depth);
+		return;
+	}
 	if (target->upsert != NULL)
 	{
 		line(compiler, depth, "SELECT");
@@ -492,7 +546,20 @@ emit_sink(Compiler *compiler, int number, int depth)
 		 compiler->marks ? "_write" : "_mark", compiler->ordinal, number,
 		 compiler->marks ? ", $1" : "");
 	line(compiler, depth, "RETURNING pipeline._produced(%d%s)", number,
-		 key_arguments(target));
+		 ppl_text_key(target));
+}
+
+/* What collects the rows that are handed over. */
+static void
+emit_hand(Compiler *compiler, int number, int depth)
+{
+	char	   *columns = ppl_text_columns("x", compiler->last);
+
+	line(compiler, depth, "SELECT");
+	emit_sink_input(compiler, number, depth);
+	line(compiler, depth, "WHERE %spipeline._hand(x.%s, ROW(%s))",
+		 wanted(compiler, "x", number), compiler->ordinal,
+		 columns[0] == ',' ? columns + 2 : columns);
 }
 
 /* FROM the rows for one output. */
@@ -526,17 +593,6 @@ wanted(const Compiler *compiler, const char *alias, int number)
 					compiler->ordinal, number);
 }
 
-static char *
-key_arguments(const PplTarget *target)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < target->nkeys; i++)
-		appendStringInfo(&buf, ", _t.%s", quote_identifier(target->keys[i]));
-	return buf.data;
-}
-
 /*
  * The rows that leave the first nsteps stages.
  */
@@ -555,7 +611,7 @@ static void
 emit_batch(Compiler *compiler, int depth)
 {
 	line(compiler, depth, "SELECT b.%s%s", compiler->ordinal,
-		 columns_of("b", compiler->source));
+		 ppl_text_columns("b", compiler->source));
 	line(compiler, depth, "FROM " PPL_BATCH_RELATION " b");
 	line(compiler, depth, "WHERE pipeline._accept(b.%s)", compiler->ordinal);
 	line(compiler, depth, "OFFSET 0");
@@ -574,14 +630,14 @@ emit_validate(Compiler *compiler, int number, int depth)
 	const char *value = "s.v";
 
 	if (step->handler == NULL)
-		alias = query_alias(step->stage->query);
+		alias = ppl_text_query_alias(step->stage->query);
 
 	line(compiler, depth, "SELECT %s.%s%s", alias, compiler->ordinal,
-		 columns_of(alias, step->input));
+		 ppl_text_columns(alias, step->input));
 	emit_input(compiler, number - 1, alias, depth);
 	if (step->handler != NULL)
 		line(compiler, depth, "WHERE pipeline._pass(%s.%s, %d, %s)", alias,
-			 compiler->ordinal, number, call(compiler, step, alias));
+			 compiler->ordinal, number, ppl_text_call(step->handler, alias, compiler->ordinal));
 	else
 	{
 		if (step->verdict == BOOLOID)
@@ -592,7 +648,7 @@ emit_validate(Compiler *compiler, int number, int depth)
 			 alias, compiler->ordinal, number);
 		line(compiler, depth + 1, "SELECT ARRAY[%s::pg_catalog.text] FROM (",
 			 value);
-		appendStringInfo(&compiler->sql, "%s\n", query_text(step, alias));
+		appendStringInfo(&compiler->sql, "%s\n", ppl_text_query(step->stage->query, step->input, alias));
 		line(compiler, depth + 1, ") s(v)");
 		line(compiler, depth, "), ARRAY['" PPL_REASON_NO_ROW "'::pg_catalog.text]))[1])");
 	}
@@ -608,7 +664,7 @@ emit_reach(Compiler *compiler, int number, int depth)
 	const Step *step = compiler->steps[number - 1];
 
 	line(compiler, depth, "SELECT q.%s%s", compiler->ordinal,
-		 columns_of("q", step->result));
+		 ppl_text_columns("q", step->result));
 	line(compiler, depth, "FROM (");
 	emit_rows(compiler, step, number - 1, depth + 1);
 	line(compiler, depth, ") q");
@@ -631,17 +687,17 @@ emit_rows(Compiler *compiler, const Step *step, int nsteps, int depth)
 		return;
 	}
 	if (step->handler == NULL)
-		alias = query_alias(step->stage->query);
+		alias = ppl_text_query_alias(step->stage->query);
 
 	line(compiler, depth, "SELECT %s.%s%s", alias, compiler->ordinal,
-		 columns_of("s", step->result));
+		 ppl_text_columns("s", step->result));
 	emit_input(compiler, nsteps, alias, depth);
 	if (step->handler != NULL)
-		line(compiler, depth, "CROSS JOIN LATERAL %s s", call(compiler, step, alias));
+		line(compiler, depth, "CROSS JOIN LATERAL %s s", ppl_text_call(step->handler, alias, compiler->ordinal));
 	else
 	{
 		line(compiler, depth, "CROSS JOIN LATERAL (");
-		appendStringInfo(&compiler->sql, "%s\n", query_text(step, alias));
+		appendStringInfo(&compiler->sql, "%s\n", ppl_text_query(step->stage->query, step->input, alias));
 		line(compiler, depth, ") s");
 	}
 	line(compiler, depth, "OFFSET 0");
@@ -657,10 +713,10 @@ emit_rows_of_scalar(Compiler *compiler, const Step *step, int nsteps,
 					int depth)
 {
 	line(compiler, depth, "SELECT r.%s%s", compiler->ordinal,
-		 columns_of("(r.s)", step->result));
+		 ppl_text_columns("(r.s)", step->result));
 	line(compiler, depth, "FROM (");
 	line(compiler, depth + 1, "SELECT p.%s, %s AS s", compiler->ordinal,
-		 call(compiler, step, "p"));
+		 ppl_text_call(step->handler, "p", compiler->ordinal));
 	emit_input(compiler, nsteps, "p", depth + 1);
 	line(compiler, depth + 1, "OFFSET 0");
 	line(compiler, depth, ") r");
@@ -682,7 +738,7 @@ emit_input(Compiler *compiler, int nsteps, const char *alias, int depth)
 		compiler->sink = -1;
 		line(compiler, depth, "FROM (");
 		line(compiler, depth + 1, "SELECT i.%s%s", compiler->ordinal,
-			 columns_of("i", compiler->last));
+			 ppl_text_columns("i", compiler->last));
 		emit_input(compiler, nsteps, "i", depth + 1);
 		line(compiler, depth + 1, "WHERE %spipeline._mark(i.%s, %d)",
 			 wanted(compiler, "i", sink), compiler->ordinal, sink);
@@ -698,78 +754,6 @@ emit_input(Compiler *compiler, int nsteps, const char *alias, int depth)
 	line(compiler, depth, "FROM (");
 	emit_chain(compiler, nsteps, depth + 1);
 	line(compiler, depth, ") %s", alias);
-}
-
-/*
- * The call of a handler on a row, as ROW(...) of the type it takes, and the
- * event if it takes that, too.
- */
-static char *
-call(const Compiler *compiler, const Step *step, const char *alias)
-{
-	PplShape   *argument = ppl_shape_of_type(step->handler->argtype);
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	appendStringInfo(&buf, "%s(ROW(", step->handler->call_name);
-	for (int i = 0; i < argument->ncolumns; i++)
-		appendStringInfo(&buf, "%s%s.%s", i > 0 ? ", " : "", alias,
-						 quote_identifier(argument->columns[i].name));
-	appendStringInfo(&buf, ")::%s",
-					 format_type_be_qualified(step->handler->argtype));
-	if (step->handler->takes_event)
-		appendStringInfo(&buf, ", pipeline._event(%s.%s)", alias,
-						 compiler->ordinal);
-	appendStringInfoChar(&buf, ')');
-	return buf.data;
-}
-
-/*
- * An alias for the rows that a query reads, which its text does not hold:
- * nothing that the query names may come between.
- */
-static char *
-query_alias(const char *query)
-{
-	char	   *lower = asc_tolower(query, strlen(query));
-	char	   *alias = pstrdup("_p");
-
-	while (strstr(lower, alias) != NULL)
-		alias = psprintf("%s_", alias);
-	return alias;
-}
-
-static char *
-query_text(const Step *step, const char *alias)
-{
-	StringInfoData event;
-
-	initStringInfo(&event);
-	appendStringInfoString(&event, "(SELECT");
-	for (int i = 0; i < step->input->ncolumns; i++)
-	{
-		const char *column = quote_identifier(step->input->columns[i].name);
-
-		appendStringInfo(&event, "%s %s.%s AS %s", i > 0 ? "," : "", alias,
-						 column, column);
-	}
-	appendStringInfoChar(&event, ')');
-	return ppl_query_over(step->stage->query, event.data);
-}
-
-/*
- * ", alias.a, alias.b" for the columns of a shape.
- */
-static char *
-columns_of(const char *alias, const PplShape *shape)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < shape->ncolumns; i++)
-		appendStringInfo(&buf, ", %s.%s", alias,
-						 quote_identifier(shape->columns[i].name));
-	return buf.data;
 }
 
 /*

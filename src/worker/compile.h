@@ -57,9 +57,12 @@ typedef struct PplStatement
 	PplUpsert **upserts;		/* by output; NULL of append */
 	bool		has_upserts;
 	bool		has_appends;
+	bool		keyed;			/* source rows are told apart, for outputs of
+								 * mode upsert here or behind */
 	bool		marks;			/* its texts have a parameter $1, bigint: with
 								 * ppl_mark_key() the rows of all outputs are
 								 * marked */
+	PplShape   *hand;			/* what is handed over, NULL = nothing */
 	List	   *relids;			/* tables and types that the text depends on:
 								 * compile again when one is invalidated */
 } PplStatement;

@@ -19,8 +19,10 @@
 #include "worker/event.h"
 #include "worker/old.h"
 #include "worker/policy.h"
+#include "worker/share.h"
 
-#define LETTER_COLUMNS		20
+#define LETTER_COLUMNS		22
+#define LETTER_ARGS			6	/* the same for all letters of a batch */
 #define LETTERS_MAX			256 /* in one statement */
 #define LETTERS_MAX_BYTES	(8 * 1024 * 1024)
 #define LETTERS_SLICE		32	/* queued ones that are read at once */
@@ -81,7 +83,7 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 {
 	PplPipeline *pipeline = worker->program->pipeline;
 	const PplEvent *event = &batch->events[ordinal - 1];
-	const PplBatchTxn *txn = &batch->txns[event->txn];
+	const PplOriginId *origin = &event->origin;
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	PplStage   *stage = outcome->stage > 0 ?
 	list_nth(pipeline->stages, outcome->stage - 1) : NULL;
@@ -96,10 +98,10 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		context_of(error, rendered),
 		ppl_sql_arg_text(ppl_event_operation(event->kind)),
 		jsonb_or_null(rendered->row),
-		ppl_sql_arg(LSNOID, LSNGetDatum(txn->commit_lsn)),
-		ppl_sql_arg_int(event->seq),
-		ppl_sql_arg(XIDOID, TransactionIdGetDatum(txn->xid)),
-		ppl_sql_arg(TIMESTAMPTZOID, TimestampTzGetDatum(txn->committed_at)),
+		ppl_sql_arg(LSNOID, LSNGetDatum(origin->commit_lsn)),
+		ppl_sql_arg_int(origin->seq),
+		ppl_sql_arg(XIDOID, TransactionIdGetDatum(origin->xid)),
+		ppl_sql_arg(TIMESTAMPTZOID, TimestampTzGetDatum(origin->committed_at)),
 		ppl_sql_arg_int(event->attempts + 1),
 		text_or_null(error && stage == NULL && outcome->output >= 0 ?
 					 worker->program->statement->outputs[outcome->output]->name :
@@ -108,7 +110,9 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		jsonb_or_null(rendered->old),
 		digest_or_null(keys && keys->has_row, keys ? &keys->row : NULL),
 		digest_or_null(keys && keys->owes_removal, keys ? &keys->removal : NULL),
-		ppl_sql_arg_bool(keys && keys->superseded)
+		ppl_sql_arg_bool(keys && keys->superseded),
+		ppl_sql_arg(INT8OID, Int64GetDatum((int64) ppl_share_hash(worker, batch, ordinal))),
+		ppl_sql_arg_int(origin->part)
 	};
 
 	for (int i = 0; i < LETTER_COLUMNS; i++)
@@ -122,37 +126,44 @@ static void
 write_letters(Letters *letters, PplWorker *worker)
 {
 	PplPipeline *pipeline = worker->program->pipeline;
-	PplSqlArg	args[3 + LETTER_COLUMNS];
+	PplSqlArg	args[LETTER_ARGS + LETTER_COLUMNS];
 
 	if (letters->count == 0)
 		return;
 	args[0] = ppl_sql_arg_int(pipeline->pipeline_id);
 	args[1] = ppl_sql_arg_int(worker->program->version);
-	args[2] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->source));
+	args[2] = ppl_sql_arg_int(pipeline->version);
+	args[3] = ppl_sql_arg(REGCLASSOID, ObjectIdGetDatum(pipeline->origin));
+	args[4] = ppl_sql_arg_int(pipeline->segment);
+	args[5] = ppl_sql_arg_bool(pipeline->hand != NULL);
 	for (int i = 0; i < LETTER_COLUMNS; i++)
-		args[3 + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
-	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS
-					   " (pipeline_id, version, source, stage_id, stage, kind, reason,"
+		args[LETTER_ARGS + i] = ppl_sql_arg_array(letters->columns[i], letters->count);
+	(void) ppl_sql_run("INSERT INTO " PPL_DEAD_LETTERS " AS d"
+					   " (pipeline_id, version, code_version, source, segment, handing,"
+					   "  stage_id, stage, kind, reason,"
 					   "  sqlstate, detail, context, operation, event, commit_lsn, seq, xid,"
 					   "  committed_at, attempts, output, flaw, old_event,"
-					   "  source_digest, removal_digest, superseded)"
-					   " SELECT $1, $2, $3, l.* FROM ROWS FROM (pg_catalog.unnest($4),"
-					   "  pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7),"
-					   "  pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10),"
-					   "  pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13),"
-					   "  pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16),"
-					   "  pg_catalog.unnest($17), pg_catalog.unnest($18),"
-					   "  pg_catalog.unnest($19), pg_catalog.unnest($20),"
-					   "  pg_catalog.unnest($21), pg_catalog.unnest($22),"
-					   "  pg_catalog.unnest($23)) AS l"
-					   " ON CONFLICT (pipeline_id, commit_lsn, seq) DO UPDATE SET"
-					   "  version = excluded.version, stage_id = excluded.stage_id,"
+					   "  source_digest, removal_digest, superseded, partition_hash, part)"
+					   " SELECT $1, $2, $3, $4, $5, $6, l.* FROM ROWS FROM ("
+					   "  pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9),"
+					   "  pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12),"
+					   "  pg_catalog.unnest($13), pg_catalog.unnest($14), pg_catalog.unnest($15),"
+					   "  pg_catalog.unnest($16), pg_catalog.unnest($17), pg_catalog.unnest($18),"
+					   "  pg_catalog.unnest($19), pg_catalog.unnest($20), pg_catalog.unnest($21),"
+					   "  pg_catalog.unnest($22), pg_catalog.unnest($23), pg_catalog.unnest($24),"
+					   "  pg_catalog.unnest($25), pg_catalog.unnest($26), pg_catalog.unnest($27),"
+					   "  pg_catalog.unnest($28)) AS l"
+					   " ON CONFLICT (pipeline_id, segment, commit_lsn, seq, part) DO UPDATE SET"
+					   "  event = coalesce(excluded.event, d.event),"
+					   "  version = excluded.version,"
+					   "  code_version = excluded.code_version, stage_id = excluded.stage_id,"
 					   "  stage = excluded.stage, kind = excluded.kind,"
 					   "  reason = excluded.reason, sqlstate = excluded.sqlstate,"
 					   "  detail = excluded.detail, context = excluded.context,"
 					   "  failed_at = excluded.failed_at, attempts = excluded.attempts,"
 					   "  output = excluded.output,"
 					   "  removal_digest = excluded.removal_digest,"
+					   "  handing = excluded.handing,"
 					   "  state = 'open', queued = false",
 					   lengthof(args), args);
 	letters->count = 0;
@@ -228,7 +239,12 @@ enum
 	QUEUED_OPERATION,
 	QUEUED_OLD_EVENT,
 	QUEUED_SUPERSEDED,
-	QUEUED_OWES_REMOVAL
+	QUEUED_OWES_REMOVAL,
+	QUEUED_HASH,
+	QUEUED_PART,
+	QUEUED_HANDING,
+	QUEUED_SOURCE_DIGEST,
+	QUEUED_REMOVAL_DIGEST
 };
 
 /* A row that it has, or 0. */
@@ -299,6 +315,19 @@ restore(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters, int64 i
 	return error == NULL;
 }
 
+/* The name of a source row, if the letter has it. */
+static void
+set_digest(uint64 *result, const PplSqlResult *letters, int64 i, int column)
+{
+	PplDigest	digest;
+
+	if (ppl_sql_isnull(letters, i, column))
+		return;
+	digest = ppl_digest_from_uuid(DatumGetUUIDP(ppl_sql_value(letters, i, column)));
+	result[0] = digest.high;
+	result[1] = digest.low;
+}
+
 /* Put a dead letter into a batch. */
 static void
 add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
@@ -318,9 +347,15 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 						restored->old, restored->row);
 
 	event = &batch->events[batch->nevents - 1];
+	event->origin.part = ppl_sql_int(letters, i, QUEUED_PART);
+	set_digest(event->origin.after, letters, i, QUEUED_SOURCE_DIGEST);
+	set_digest(event->origin.before, letters, i, QUEUED_REMOVAL_DIGEST);
 	event->in_old = restored->in_old;
+	event->was_handing = ppl_sql_bool(letters, i, QUEUED_HANDING);
 	event->superseded = ppl_sql_bool(letters, i, QUEUED_SUPERSEDED);
 	event->removed = !ppl_sql_bool(letters, i, QUEUED_OWES_REMOVAL);
+	event->hash = (uint64) DatumGetInt64(ppl_sql_value(letters, i, QUEUED_HASH));
+	event->hashed = true;
 	event->dead_letter_id = DatumGetInt64(ppl_sql_value(letters, i, QUEUED_ID));
 	event->dead_letter_version = ppl_sql_int(letters, i, QUEUED_VERSION);
 	event->was_rejected =
@@ -329,25 +364,33 @@ add_queued(PplWorker *worker, PplBatch *batch, const PplSqlResult *letters,
 }
 
 /*
- * The next queued dead letters after a position, in event order, locked.
+ * The next queued dead letters of this segment and partition after an event and its
+ * part, in event order, locked.
  */
 static PplSqlResult *
-read_queued(PplWorker *worker, PplPosition after, int limit)
+read_queued(PplWorker *worker, PplPosition after, int part, int limit)
 {
+	PplPortion	portion = ppl_worker_portion(worker);
 	PplSqlArg	args[] = {
 		ppl_sql_arg_int(worker->pipeline_id),
 		ppl_sql_arg(LSNOID, LSNGetDatum(after.commit_lsn)),
 		ppl_sql_arg_int(after.seq),
 		ppl_sql_arg_int(limit),
+		ppl_sql_arg_int(worker->place.segment),
+		ppl_sql_arg_int(part),
+		ppl_sql_arg_int(portion.workers),
+		ppl_sql_arg_int(portion.partition),
 	};
 
 	return ppl_sql_run("SELECT id, version, kind, event, commit_lsn, seq, xid,"
 					   " committed_at, attempts, flaw, operation, old_event,"
-					   " superseded, removal_digest IS NOT NULL"
+					   " superseded, removal_digest IS NOT NULL, partition_hash, part,"
+					   " handing, source_digest, removal_digest"
 					   " FROM " PPL_DEAD_LETTERS
-					   " WHERE pipeline_id = $1 AND queued"
-					   " AND (commit_lsn, seq) > ($2, $3)"
-					   " ORDER BY commit_lsn, seq LIMIT $4 FOR UPDATE",
+					   " WHERE pipeline_id = $1 AND segment = $5 AND queued"
+					   " AND (commit_lsn, seq, part) > ($2, $3, $6)"
+					   " AND " PPL_PARTITION_NUMBER "(partition_hash, $7) = $8"
+					   " ORDER BY commit_lsn, seq, part LIMIT $4 FOR UPDATE",
 					   lengthof(args), args);
 }
 
@@ -363,6 +406,7 @@ ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit,
 						   Size max_bytes, bool careful)
 {
 	PplPosition after = {InvalidXLogRecPtr, 0};
+	int			part = 0;
 	Size		bytes = 0;
 	int			taken = 0;
 	int			slice = 1;
@@ -370,7 +414,7 @@ ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit,
 
 	while (more && taken < limit && bytes < max_bytes)
 	{
-		PplSqlResult *letters = read_queued(worker, after, slice);
+		PplSqlResult *letters = read_queued(worker, after, part, slice);
 
 		for (int64 i = 0; i < letters->nrows && bytes < max_bytes; i++)
 		{
@@ -378,6 +422,7 @@ ppl_deadletter_load_queued(PplWorker *worker, PplBatch *batch, int limit,
 
 			after.commit_lsn = DatumGetLSN(ppl_sql_value(letters, i, QUEUED_LSN));
 			after.seq = ppl_sql_int(letters, i, QUEUED_SEQ);
+			part = ppl_sql_int(letters, i, QUEUED_PART);
 			bytes += size_of(jsonb_of(letters, i, QUEUED_EVENT)) +
 				size_of(jsonb_of(letters, i, QUEUED_OLD_EVENT));
 			if (restore(worker, batch, letters, i, careful, &restored))
@@ -401,15 +446,17 @@ ppl_deadletter_redriven(PplWorker *worker, const PplBatch *batch, int64 batch_id
 	PplSqlArg  *ids = palloc(batch->nevents * sizeof(PplSqlArg));
 	PplSqlArg  *lsns = palloc(batch->nevents * sizeof(PplSqlArg));
 	PplSqlArg  *seqs = palloc(batch->nevents * sizeof(PplSqlArg));
-	PplSqlArg	args[4];
+	PplSqlArg  *parts = palloc(batch->nevents * sizeof(PplSqlArg));
+	PplSqlArg	args[6];
 	int			done = 0;
 
 	for (int i = 0; i < batch->nevents; i++)
 	{
 		const PplEvent *event = &batch->events[i];
 
-		lsns[i] = ppl_sql_arg(LSNOID, LSNGetDatum(batch->txns[event->txn].commit_lsn));
-		seqs[i] = ppl_sql_arg_int(event->seq);
+		lsns[i] = ppl_sql_arg(LSNOID, LSNGetDatum(event->origin.commit_lsn));
+		seqs[i] = ppl_sql_arg_int(event->origin.seq);
+		parts[i] = ppl_sql_arg_int(event->origin.part);
 		if (ppl_outcome_of(i + 1)->fate == PPL_FATE_OPEN)
 			ids[done++] = ppl_sql_arg(INT8OID, Int64GetDatum(event->dead_letter_id));
 	}
@@ -425,12 +472,14 @@ ppl_deadletter_redriven(PplWorker *worker, const PplBatch *batch, int64 batch_id
 	args[0] = ppl_sql_arg_int(worker->pipeline_id);
 	args[1] = ppl_sql_arg_array(lsns, batch->nevents);
 	args[2] = ppl_sql_arg_array(seqs, batch->nevents);
-	args[3] = ppl_sql_arg(INT8OID, Int64GetDatum(batch_id));
+	args[3] = ppl_sql_arg_array(parts, batch->nevents);
+	args[4] = ppl_sql_arg(INT8OID, Int64GetDatum(batch_id));
+	args[5] = ppl_sql_arg_int(worker->place.segment);
 	(void) ppl_sql_run("INSERT INTO " PPL_RERUNS
-					   " (pipeline_id, commit_lsn, seq, batch_id)"
-					   " SELECT $1, e.*, $4 FROM ROWS FROM (pg_catalog.unnest($2),"
-					   "  pg_catalog.unnest($3)) AS e"
-					   " ON CONFLICT (pipeline_id, commit_lsn, seq)"
+					   " (pipeline_id, segment, commit_lsn, seq, part, batch_id)"
+					   " SELECT $1, $6, e.*, $5 FROM ROWS FROM (pg_catalog.unnest($2),"
+					   "  pg_catalog.unnest($3), pg_catalog.unnest($4)) AS e"
+					   " ON CONFLICT (pipeline_id, segment, commit_lsn, seq, part)"
 					   " DO UPDATE SET batch_id = excluded.batch_id",
 					   lengthof(args), args);
 }

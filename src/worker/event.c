@@ -99,18 +99,17 @@ static Datum
 make_event(int ordinal, TupleDesc desc)
 {
 	const PplEvent *event = &self.batch->events[ordinal - 1];
-	const PplBatchTxn *txn = &self.batch->txns[event->txn];
 	Datum		values[EVENT_COLUMNS];
 	bool		nulls[EVENT_COLUMNS] = {0};
 
 	if (desc->natts != EVENT_COLUMNS)
 		elog(ERROR, "type pipeline.event has %d columns", desc->natts);
 	values[0] = CStringGetTextDatum(ppl_event_operation(event->kind));
-	values[1] = LSNGetDatum(txn->commit_lsn);
-	values[2] = Int32GetDatum((int32) event->seq);
-	values[3] = TransactionIdGetDatum(txn->xid);
-	values[4] = TimestampTzGetDatum(txn->committed_at);
-	values[5] = ObjectIdGetDatum(self.program->pipeline->source);
+	values[1] = LSNGetDatum(event->origin.commit_lsn);
+	values[2] = Int32GetDatum((int32) event->origin.seq);
+	values[3] = TransactionIdGetDatum(event->origin.xid);
+	values[4] = TimestampTzGetDatum(event->origin.committed_at);
+	values[5] = ObjectIdGetDatum(self.program->pipeline->origin);
 	values[6] = render_old(ordinal);
 	nulls[6] = values[6] == (Datum) 0;
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));

@@ -26,6 +26,7 @@
 #include "worker/fold.h"
 #include "worker/outcome.h"
 #include "worker/session.h"
+#include "worker/share.h"
 #include "worker/source_row.h"
 
 /* What is done to a key: a put, or a removal. */
@@ -117,7 +118,7 @@ static PplPosition
 position_of(const Fold *fold, int ordinal)
 {
 	const PplEvent *event = &fold->batch->events[ordinal - 1];
-	PplPosition position = {fold->batch->txns[event->txn].commit_lsn, event->seq};
+	PplPosition position = {event->origin.commit_lsn, event->origin.seq};
 
 	return position;
 }
@@ -260,7 +261,7 @@ takes_part(const PplBatch *batch, int ordinal)
 	const PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 
 	return !outcome->inert && !outcome->suspected && !event->superseded &&
-		event->kind != PPL_REC_TRUNCATE;
+		event->concern != PPL_CONCERN_NONE && event->kind != PPL_REC_TRUNCATE;
 }
 
 /* Does an event have a row afterwards? */
@@ -268,6 +269,7 @@ static bool
 has_row(const PplBatch *batch, int ordinal)
 {
 	return batch->events[ordinal - 1].kind != PPL_REC_DELETE &&
+		batch->events[ordinal - 1].concern == PPL_CONCERN_ALL &&
 		ppl_outcome_of(ordinal)->fate == PPL_FATE_OPEN;
 }
 
@@ -292,9 +294,12 @@ fold_derived(Fold *fold, int first, int last, PplPut *puts, int nputs)
 			Change		change = {ordinal, true, false, &puts[put],
 			puts[put].values + ncolumns, puts[put].nulls + ncolumns};
 
-			if (part && has_row(fold->batch, ordinal))
-				add_change(fold, ppl_digest(digester, change.key, change.nulls),
-						   &change);
+			if (!part || !has_row(fold->batch, ordinal))
+				continue;
+			ppl_share_check_key(fold->worker, fold->batch, ordinal, fold->upsert,
+								change.key, change.nulls);
+			add_change(fold, ppl_digest(digester, change.key, change.nulls),
+					   &change);
 		}
 	}
 }
@@ -342,7 +347,8 @@ load_kept(Fold *fold, int first, int last, PplDigest *before, PplDigest *after)
 	while ((source = hash_seq_search(&scan)) != NULL)
 		sources[nsources++] = source->digest;
 
-	nrows = ppl_kept_load(fold->upsert->output->output_id, sources, nsources, &rows);
+	nrows = ppl_kept_load(fold->upsert->output->output_id,
+						  ppl_worker_portion(fold->worker), sources, nsources, &rows);
 	for (int i = 0; i < nrows; i++)
 	{
 		Target	   *target = find_target(fold, rows[i].target);
@@ -355,12 +361,45 @@ load_kept(Fold *fold, int first, int last, PplDigest *before, PplDigest *after)
 	}
 }
 
-/* A source row has nothing any more: what nobody else wrote since goes. */
+/*
+ * Does a row of a source row stay, whatever this event of it says?  An event that a
+ * segment made into several rows comes in as many parts, and each leaves what the
+ * others put; one that was run again there comes late.
+ */
+static bool
+outlives(const Fold *fold, const PplKeptRow *row, int ordinal)
+{
+	return fold->worker->program->pipeline->upstream != 0 &&
+		!ppl_position_after(position_of(fold, ordinal), row->event);
+}
+
+/* Did a later event of its source row put something already? */
+static bool
+comes_late(const Fold *fold, const Source *source, int ordinal)
+{
+	ListCell   *lc;
+
+	if (fold->worker->program->pipeline->upstream == 0)
+		return false;
+	foreach(lc, source->rows)
+	{
+		if (ppl_position_after(((PplKeptRow *) lfirst(lc))->event,
+							   position_of(fold, ordinal)))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A source row has nothing any more of what it had before an event: what nobody else
+ * wrote since goes.
+ */
 static void
 take_kept(Fold *fold, int ordinal, PplDigest digest)
 {
 	const PplKey *key = fold->upsert->target->upsert;
 	Source	   *source = find_source(fold, digest);
+	List	   *stay = NIL;
 	ListCell   *lc;
 
 	foreach(lc, source->rows)
@@ -370,6 +409,11 @@ take_kept(Fold *fold, int ordinal, PplDigest digest)
 		Datum	   *values;
 		bool	   *nulls;
 
+		if (outlives(fold, row, ordinal))
+		{
+			stay = lappend(stay, row);
+			continue;
+		}
 		if (target->writer.commit_lsn != row->event.commit_lsn ||
 			target->writer.seq != row->event.seq)
 			continue;
@@ -393,7 +437,7 @@ take_kept(Fold *fold, int ordinal, PplDigest digest)
 		}
 		take_away(fold, ordinal, row->target, values, nulls);
 	}
-	source->rows = NIL;
+	source->rows = stay;
 }
 
 /* A source row has one more row in the output. */
@@ -407,9 +451,17 @@ put_kept(Fold *fold, PplPut *put, int part, Source *source)
 	Target	   *target;
 	ListCell   *lc;
 
+	ppl_share_check_key(fold->worker, fold->batch, put->ordinal, fold->upsert,
+						change.key, change.nulls);
+	if (comes_late(fold, source, put->ordinal))
+	{
+		ppl_outcome_of(put->ordinal)->reason = "superseded";
+		return;
+	}
 	row->source = source->digest;
 	row->event = position_of(fold, put->ordinal);
 	row->part = part;
+	row->hash = ppl_share_hash(fold->worker, fold->batch, put->ordinal);
 	row->target = ppl_digest(fold->program->target_digester, change.key,
 							 change.nulls);
 	row->nkeys = fold->upsert->target->upsert->ncolumns;
@@ -465,6 +517,21 @@ load_last(Fold *fold, const PplPut *puts, int nputs)
 	}
 }
 
+/* Is one of these events a dead letter that is run again, here or in a segment before? */
+static bool
+any_late(const Fold *fold, int first, int last)
+{
+	for (int ordinal = first; ordinal <= last; ordinal++)
+	{
+		const PplEvent *event = &fold->batch->events[ordinal - 1];
+
+		if (event->dead_letter_id != 0 ||
+			(event->origin.flags & PPL_ORIGIN_LATE) != 0)
+			return true;
+	}
+	return false;
+}
+
 /* All changes of an output that keeps what source rows produced. */
 static void
 fold_kept(Fold *fold, int first, int last, PplPut *puts, int nputs)
@@ -474,7 +541,7 @@ fold_kept(Fold *fold, int first, int last, PplPut *puts, int nputs)
 	int			put = 0;
 
 	load_kept(fold, first, last, before, after);
-	if (fold->batch->events[first - 1].dead_letter_id != 0)
+	if (any_late(fold, first, last))
 		load_last(fold, puts, nputs);
 	for (int ordinal = first; ordinal <= last; ordinal++)
 	{
@@ -495,7 +562,8 @@ fold_kept(Fold *fold, int first, int last, PplPut *puts, int nputs)
 
 /*
  * Does the table say the same already?  The events in it may be older, but not if
- * others wrote these keys since: then it matters who did so last.
+ * others wrote these keys since: then it matters who did so last.  Nor if older
+ * events may still come.
  */
 static bool
 is_stored(Fold *fold, const Source *source)
@@ -509,7 +577,8 @@ is_stored(Fold *fold, const Source *source)
 
 		if (stored == row)
 			continue;
-		if (stored->part != row->part ||
+		if (fold->worker->program->pipeline->unordered ||
+			stored->part != row->part ||
 			memcmp(&stored->target, &row->target, sizeof(PplDigest)) != 0 ||
 			stored->last.commit_lsn != stored->event.commit_lsn ||
 			stored->last.seq != stored->event.seq ||

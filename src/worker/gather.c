@@ -16,6 +16,7 @@
 
 #include "base/process.h"
 #include "worker/gather.h"
+#include "worker/share.h"
 
 /* What was read when the last transaction that fits was complete. */
 typedef struct Cut
@@ -105,6 +106,12 @@ ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,
 	event->kind = header->kind;
 	event->seq = header->seq;
 	event->txn = batch->ntxns - 1;
+	event->origin.commit_lsn = header->commit_lsn;
+	event->origin.committed_at = header->committed_at;
+	event->origin.xid = header->xid;
+	event->origin.seq = header->seq;
+	event->origin.part = 1;
+	event->origin.operation = header->kind;
 	event->desc = desc;
 	event->partial = (header->flags & PPL_REC_PARTIAL) != 0;
 	if (header->kind == PPL_REC_DELETE)
@@ -143,7 +150,7 @@ static bool
 wanted_change(const PplRecordHeader *header, const PplGatherRequest *request)
 {
 	return request->born &&
-		ppl_record_wanted(header, request->pipeline_id, request->source,
+		ppl_record_wanted(header, request->place.pipeline_id, request->source,
 						  request->operations);
 }
 
@@ -174,6 +181,31 @@ set_control(PplBatch *batch, const PplSpoolRecord *record)
 	batch->control_committed_at = record->header.committed_at;
 	batch->control_position.commit_lsn = record->header.commit_lsn;
 	batch->control_position.seq = record->header.seq;
+}
+
+/* An event was handed over. */
+static void
+set_origin(PplEvent *event, const PplOriginId * origin)
+{
+	event->origin = *origin;
+	event->superseded = (origin->flags & PPL_ORIGIN_SUPERSEDED) != 0;
+}
+
+/* A change of the source is nothing to a segment that does not read that. */
+static bool
+is_of_another_source(const PplSpoolRecord *record,
+					 const PplGatherRequest *request)
+{
+	return record->control.action == PPL_CONTROL_SCHEMA &&
+		record->control.source != request->source;
+}
+
+/* Can this be where a worker has its first events? */
+static bool
+begins(const PplControl *control)
+{
+	return control->action == PPL_CONTROL_BIRTH ||
+		(control->action == PPL_CONTROL_CHANGE && control->workers != 0);
 }
 
 /*
@@ -231,6 +263,44 @@ finish(PplBatch *batch, PplSpoolReader *reader, const Cut *cut, bool open,
 }
 
 /*
+ * Take the next record, a change that the pipeline wants, into the batch.  False if
+ * it belongs to another partition.
+ */
+static bool
+take_change(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
+			const PplRecordHeader *header, const PplGatherRequest *request)
+{
+	bool		shared = ppl_share_counts(request);
+	PplConcern	concern = PPL_CONCERN_ALL;
+	PplSpoolRecord record;
+	uint64		hash = 0;
+	bool		arrives = false;
+	PplEvent   *event;
+
+	if (shared && ppl_share_passes(request, header))
+	{
+		ppl_spool_reader_skip(reader);
+		return false;
+	}
+	(void) ppl_spool_reader_next(reader, end, &record);
+	if (shared)
+		concern = ppl_share_concern(request, &record, &hash, &arrives);
+	if (concern == PPL_CONCERN_NONE)
+		return false;
+	ppl_batch_add_event(batch, &record.header, record.schema->desc,
+						&record.old_tuple, &record.new_tuple);
+	event = &batch->events[batch->nevents - 1];
+	event->in_old = record.schema->in_old;
+	if ((header->flags & PPL_REC_HANDED) != 0)
+		set_origin(event, &record.origin);
+	event->concern = concern;
+	event->removed = arrives;
+	event->hashed = shared && concern != PPL_CONCERN_UNSURE;
+	event->hash = hash;
+	return true;
+}
+
+/*
  * Fill the batch from the reader's position, at most up to end, which is
  * published.  Afterwards the reader stands at batch->end_pos.
  */
@@ -243,6 +313,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 	PplSpoolRecord record;
 	bool		open = false;	/* events of an unfinished transaction */
 	bool		full = false;
+	MemoryContext oldcontext = CurrentMemoryContext;
+	bool		began = ppl_share_begin(request);
 
 	memset(&cut, 0, sizeof(cut));
 	batch->begin_pos = cut.pos = ppl_spool_reader_position(reader);
@@ -251,6 +323,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 		PplPosition position = {header.commit_lsn, header.seq};
 
 		ppl_process_check();
+		if (header.kind != PPL_REC_COMMIT)
+			batch->passed = position;
 		if (header.kind == PPL_REC_COMMIT)
 		{
 			ppl_spool_reader_skip(reader);
@@ -261,6 +335,7 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			open = false;
 			take_cut(&cut, batch, ppl_spool_reader_position(reader));
 			full = is_full(batch, request) ||
+				batch->nevents >= request->enough_rows ||
 				header.commit_lsn == request->only;
 		}
 		else if (header.kind == PPL_REC_CONTROL &&
@@ -269,8 +344,9 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			PplSpoolPos before = ppl_spool_reader_position(reader);
 
 			(void) ppl_spool_reader_next(reader, end, &record);
-			if (record.control.pipeline_id != request->pipeline_id ||
-				(!request->born && record.control.action != PPL_CONTROL_BIRTH))
+			if (!ppl_control_concerns(&record.control, request->place) ||
+				is_of_another_source(&record, request) ||
+				(!request->born && !begins(&record.control)))
 				continue;
 			if (is_passed(&record, request, open))
 			{
@@ -286,10 +362,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 		else if (wanted_change(&header, request) &&
 				 ppl_position_after(position, request->done))
 		{
-			(void) ppl_spool_reader_next(reader, end, &record);
-			ppl_batch_add_event(batch, &record.header, record.schema->desc,
-								&record.old_tuple, &record.new_tuple);
-			batch->events[batch->nevents - 1].in_old = record.schema->in_old;
+			if (!take_change(batch, reader, end, &header, request))
+				continue;
 			open = true;
 			full = is_full(batch, request) || stands_after(batch, request);
 		}
@@ -297,5 +371,8 @@ ppl_gather(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 			ppl_spool_reader_skip(reader);
 	}
 
+	if (began)
+		ppl_share_end();
+	MemoryContextSwitchTo(oldcontext);
 	finish(batch, reader, &cut, open, full);
 }

@@ -9,6 +9,8 @@
 #include "access/tupdesc.h"
 #include "nodes/bitmapset.h"
 
+#include "base/place.h"
+#include "catalog/partitioner.h"
 #include "spool/reader.h"
 
 /* A transaction of a batch. */
@@ -25,24 +27,41 @@ typedef struct PplBatchTxn
 	PplSpoolPos end_pos;		/* in the spool, when it is complete */
 } PplBatchTxn;
 
+/* What a worker has to do with an event, see share.c. */
+typedef enum PplConcern
+{
+	PPL_CONCERN_ALL = 0,		/* it is its own */
+	PPL_CONCERN_OLD_ROW,		/* its row went to another partition: what it
+								 * produced here is removed, and that is all */
+	PPL_CONCERN_UNSURE,			/* not known yet */
+	PPL_CONCERN_NONE
+} PplConcern;
+
 typedef struct PplEvent
 {
 	PplRecordKind kind;
-	uint32		seq;
+	uint32		seq;			/* place in the log; its id is in origin */
+	PplOriginId origin;			/* the source's event that it is, or that it
+								 * was made of */
 	int			txn;			/* index in the batch's transactions */
 	int			attempts;		/* runs before this batch */
 	int64		dead_letter_id; /* of a redriven event, else 0 */
 	int			dead_letter_version;	/* definition under which it became
 										 * one */
 	bool		was_rejected;	/* else failed */
+	bool		was_handing;	/* its segment handed over at that time */
 	bool		superseded;		/* redriven, but a later event changed its
 								 * source row: nothing for upserts */
-	bool		removed;		/* redriven, and what its old row produced is
+	bool		removed;		/* what its old row produced is removed by
+								 * another partition; or redriven, and that is
 								 * gone since it failed */
+	PplConcern	concern;
+	bool		hashed;			/* is hash known? */
+	uint64		hash;			/* of the columns of partition_by */
 	TupleDesc	desc;			/* layout of tuple */
 	bool		partial;		/* truncate of partitions of the source only */
 	HeapTuple	tuple;			/* new row, or the old one of a delete; NULL
-								 * of a truncate */
+								 * of a truncate, and if none was handed over */
 	HeapTuple	old_tuple;		/* of an update, as far as the replica
 								 * identity has it; NULL = its key did not
 								 * change */
@@ -66,6 +85,8 @@ typedef struct PplBatch
 	bool		backlog;		/* from there: its transactions are visible,
 								 * its positions not of the spool */
 	PplPosition last;			/* all up to here is done with this batch */
+	PplPosition passed;			/* up to here there is nothing else, if it is
+								 * empty */
 	PplSpoolPos begin_pos;		/* where it was gathered from */
 	PplSpoolPos end_pos;		/* where the next batch begins */
 	XLogRecPtr	end_lsn;		/* end of the last complete transaction */
@@ -80,14 +101,17 @@ typedef struct PplBatch
 /* Whose events, from where. */
 typedef struct PplGatherRequest
 {
-	int32		pipeline_id;
+	PplPlace	place;
 	Oid			source;
 	uint16		operations;
 	bool		born;			/* false: look for the birth record only */
 	PplPosition done;			/* skip up to here */
+	PplPortion	portion;
+	PplPartitioner *partitioner;	/* NULL = one worker for ever */
 	XLogRecPtr	only;			/* end with the transaction of this
 								 * commit_lsn; 0 = take what fits */
 	int			max_rows;
+	int			enough_rows;	/* no transaction more than fit into these */
 	Size		max_bytes;
 } PplGatherRequest;
 

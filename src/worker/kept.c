@@ -3,7 +3,9 @@
  *		What source rows have in upsert outputs, as stored in _pipeline.kept.
  *
  * Runs in the batch's transaction, elevated; the rows commit with the outputs.
- * Only the worker of the pipeline reads and writes them.
+ * A row belongs to the partition of the values of partition_by that it was written
+ * with, and only the worker of that reads and writes it: a source row may have rows
+ * in two partitions for a while, after an update of these columns.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -18,7 +20,11 @@
 #include "catalog/sql.h"
 #include "worker/kept.h"
 
-#define KEPT_COLUMNS	6
+#define KEPT_COLUMNS	7
+
+/* The two parameters that a portion takes. */
+#define PORTION_ARGS(portion)	ppl_sql_arg_int((portion).workers), \
+								ppl_sql_arg_int((portion).partition)
 
 static PplSqlArg
 digest_arg(PplDigest digest)
@@ -68,27 +74,31 @@ key_arg(const PplKeptRow *row)
 }
 
 /*
- * The rows of some source rows, each named once, in an output, those of each in
- * order; returns how many.  In CurrentMemoryContext.  The plan must be one that looks
+ * The rows of some source rows, each named once, in an output and of one partition,
+ * those of each in order; returns how many.  In CurrentMemoryContext.  The plan must be one that looks
  * for each of them, however empty the table was when it was made.
  */
 int
-ppl_kept_load(int output_id, const PplDigest *sources, int nsources,
-			  PplKeptRow **rows)
+ppl_kept_load(int output_id, PplPortion portion, const PplDigest *sources,
+			  int nsources, PplKeptRow **rows)
 {
-	PplSqlArg	args[2];
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(output_id),
+		ppl_sql_arg_null(UUIDARRAYOID),
+		PORTION_ARGS(portion),
+	};
 	PplSqlResult *result;
 
 	*rows = NULL;
 	if (nsources == 0)
 		return 0;
-	args[0] = ppl_sql_arg_int(output_id);
 	args[1] = digests_arg(sources, nsources);
 	result = ppl_sql_run("SELECT k.source_digest, k.commit_lsn, k.seq, k.part,"
 						 " k.target_digest, k.target_key, l.commit_lsn, l.seq"
 						 " FROM pg_catalog.unnest($2) d (s)"
 						 " CROSS JOIN LATERAL (SELECT * FROM " PPL_KEPT " i"
-						 "  WHERE i.output_id = $1 AND i.source_digest = d.s OFFSET 0) k"
+						 "  WHERE i.output_id = $1 AND i.source_digest = d.s"
+						 "   AND " PPL_PARTITION_NUMBER "(i.partition_hash, $3) = $4 OFFSET 0) k"
 						 " CROSS JOIN LATERAL (SELECT o.commit_lsn, o.seq FROM " PPL_KEPT " o"
 						 "  WHERE o.output_id = $1 AND o.target_digest = k.target_digest"
 						 "  ORDER BY o.commit_lsn DESC, o.seq DESC LIMIT 1) l"
@@ -142,22 +152,37 @@ ppl_kept_last(int output_id, const PplDigest *targets, int ntargets,
 }
 
 /*
- * These source rows lose all their rows, and then these are there.
+ * These source rows have nothing any more in an output, as far as one partition
+ * wrote it.
  */
 void
-ppl_kept_replace(int output_id, const PplDigest *sources, int nsources,
-				 const PplKeptRow *rows, int nrows)
+ppl_kept_remove(int output_id, PplPortion portion, const PplDigest *sources,
+				int nsources)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(output_id),
+		ppl_sql_arg_null(UUIDARRAYOID),
+		PORTION_ARGS(portion),
+	};
+
+	if (nsources == 0)
+		return;
+	args[1] = digests_arg(sources, nsources);
+	(void) ppl_sql_run("DELETE FROM " PPL_KEPT
+					   " WHERE output_id = $1 AND source_digest = ANY ($2)"
+					   " AND " PPL_PARTITION_NUMBER "(partition_hash, $3) = $4",
+					   lengthof(args), args);
+}
+
+/*
+ * And these are there.
+ */
+void
+ppl_kept_add(int output_id, const PplKeptRow *rows, int nrows)
 {
 	PplSqlArg	args[1 + KEPT_COLUMNS];
 
 	args[0] = ppl_sql_arg_int(output_id);
-	if (nsources > 0)
-	{
-		args[1] = digests_arg(sources, nsources);
-		(void) ppl_sql_run("DELETE FROM " PPL_KEPT
-						   " WHERE output_id = $1"
-						   " AND source_digest = ANY ($2)", 2, args);
-	}
 	if (nrows > 0)
 	{
 		PplSqlArg  *columns[KEPT_COLUMNS];
@@ -172,17 +197,18 @@ ppl_kept_replace(int output_id, const PplDigest *sources, int nsources,
 			columns[3][i] = ppl_sql_arg_int(rows[i].part);
 			columns[4][i] = digest_arg(rows[i].target);
 			columns[5][i] = key_arg(&rows[i]);
+			columns[6][i] = ppl_sql_arg(INT8OID, Int64GetDatum((int64) rows[i].hash));
 		}
 		for (int i = 0; i < KEPT_COLUMNS; i++)
 			args[1 + i] = ppl_sql_arg_array(columns[i], nrows);
 		(void) ppl_sql_run("INSERT INTO " PPL_KEPT
 						   " (output_id, source_digest, commit_lsn, seq, part,"
-						   "  target_digest, target_key)"
-						   " SELECT $1, r.s, r.l, r.q, r.p, r.t, r.k::text[]"
+						   "  target_digest, target_key, partition_hash)"
+						   " SELECT $1, r.s, r.l, r.q, r.p, r.t, r.k::text[], r.h"
 						   " FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3),"
 						   "  pg_catalog.unnest($4), pg_catalog.unnest($5),"
-						   "  pg_catalog.unnest($6), pg_catalog.unnest($7))"
-						   "  AS r (s, l, q, p, t, k)",
+						   "  pg_catalog.unnest($6), pg_catalog.unnest($7),"
+						   "  pg_catalog.unnest($8)) AS r (s, l, q, p, t, k, h)",
 						   lengthof(args), args);
 	}
 }

@@ -112,7 +112,8 @@ ppl_lineage_begin(MemoryContext context, const PplLineageHeader *header)
 	initStringInfo(&lineage->buf);
 
 	appendStringInfoSpaces(&lineage->buf, VARHDRSZ);
-	appendStringInfoChar(&lineage->buf, PPL_LINEAGE_VERSION);
+	appendStringInfoChar(&lineage->buf, header->parts ?
+						 PPL_LINEAGE_VERSION_PARTS : PPL_LINEAGE_VERSION);
 	put_varint(&lineage->buf, header->source);
 	put_columns(&lineage->buf, header->nkeys, header->keys);
 	put_count(&lineage->buf, header->noutputs);
@@ -149,9 +150,9 @@ ppl_lineage_transaction(PplLineage *lineage, TransactionId xid,
 }
 
 void
-ppl_lineage_event(PplLineage *lineage, int seq, PplRecordKind operation,
-				  int attempts, const PplLineageValue *source_key,
-				  const char *reason)
+ppl_lineage_event(PplLineage *lineage, int seq, int part,
+				  PplRecordKind operation, int attempts,
+				  const PplLineageValue *source_key, const char *reason)
 {
 	StringInfo	head = &lineage->head;
 
@@ -167,6 +168,8 @@ ppl_lineage_event(PplLineage *lineage, int seq, PplRecordKind operation,
 	else
 		put_delta(head, seq, lineage->seq);
 	lineage->seq = seq;
+	if (lineage->header->parts)
+		put_varint(head, part);
 	if (attempts != 1)
 	{
 		lineage->flags |= PPL_LINEAGE_EV_ATTEMPTS;

@@ -6,7 +6,7 @@
  * as a whole.  It outlives the server's version: a change of the format gets
  * a new version byte and keeps the code that reads the old one.
  *
- * Format 1.  "varint" is a LEB128 unsigned integer of at most 64 bits, "delta"
+ * Format 2 is format 1 with the number of a part in each event.  "varint" is a LEB128 unsigned integer of at most 64 bits, "delta"
  * a varint of the zigzagged difference to the value before of its kind (the
  * first one: to 0), "string" a varint length and so many bytes in the encoding
  * of the database.
@@ -19,8 +19,8 @@
  *	transaction	byte 0, delta xid, delta commit LSN, delta commit time; the
  *				events after it belong to it, its seq begin at 0
  *	event		byte PPL_LINEAGE_EV_* and operation (1 insert, 2 update,
- *				3 delete, 4 truncate); delta seq unless ..EV_NEXT_SEQ; varint
- *				attempts if ..EV_ATTEMPTS; reason if ..EV_REASON; the source
+ *				3 delete, 4 truncate); delta seq unless ..EV_NEXT_SEQ; in
+ *				format 2 varint part; varint attempts if ..EV_ATTEMPTS; reason if ..EV_REASON; the source
  *				key's values if ..EV_KEY; then for each output: varint (rows
  *				* 4 + PplLineageOutcome), left out with ..EV_SIMPLE (one row
  *				each), and its rows
@@ -83,6 +83,7 @@ typedef struct PplLineageOutput
 /* What holds for a whole batch. */
 typedef struct PplLineageHeader
 {
+	bool		parts;			/* events are parts of those of the source */
 	Oid			source;
 	int			nkeys;			/* of the source, 0 = no key */
 	PplLineageColumn *keys;
@@ -116,12 +117,12 @@ extern void ppl_lineage_transaction(PplLineage *lineage, TransactionId xid,
 									TimestampTz committed_at);
 
 /*
- * One event, in any order of seq.  operation is one of PPL_REC_INSERT to
+ * One event, in any order of seq.  part is left out unless header->parts.  operation is one of PPL_REC_INSERT to
  * PPL_REC_TRUNCATE.  source_key has header->nkeys values, or is NULL if the
  * event has no key (a truncate).  reason may be NULL.  Everything is copied.
  * The event is filtered in each output of which nothing else is said.
  */
-extern void ppl_lineage_event(PplLineage *lineage, int seq,
+extern void ppl_lineage_event(PplLineage *lineage, int seq, int part,
 							  PplRecordKind operation, int attempts,
 							  const PplLineageValue *source_key,
 							  const char *reason);
@@ -157,7 +158,10 @@ typedef struct PplLineageRow
 	PplLineageOutcome outcome;
 	PplLineageChange change;
 	const PplLineageValue *output_key;	/* of the output's nkeys, or NULL */
-	int			part;			/* of the event in the output, from 1 */
+	int			event_part;		/* of the source's event, 1 unless
+								 * header->parts */
+	int			part;			/* of the event in the output, from 1; with
+								 * header->parts, event_part */
 } PplLineageRow;
 
 typedef void (*PplLineageCallback) (const PplLineageHeader *header,
@@ -176,6 +180,7 @@ extern void ppl_lineage_decode(const char *data, Size len,
 
 /* Shared by encoder and decoder. */
 #define PPL_LINEAGE_VERSION			1
+#define PPL_LINEAGE_VERSION_PARTS	2
 
 /* Most columns of a key, and outputs, that there can be. */
 #define PPL_LINEAGE_MAX_COUNT		10000

@@ -207,8 +207,16 @@ get_header(Decoder *d)
 	PplLineageHeader *header = &d->header;
 	uint64		source;
 
-	if (get_byte(d) != PPL_LINEAGE_VERSION)
-		corrupted("Its format is unknown.");
+	switch (get_byte(d))
+	{
+		case PPL_LINEAGE_VERSION:
+			break;
+		case PPL_LINEAGE_VERSION_PARTS:
+			header->parts = true;
+			break;
+		default:
+			corrupted("Its format is unknown.");
+	}
 	source = get_varint(d);
 	if (source > PG_UINT32_MAX)
 		corrupted("The source is no relation.");
@@ -263,6 +271,7 @@ get_event(Decoder *d, uint8 flags)
 		row->seq = (int) get_delta(d, row->seq);
 	else if (pg_add_s32_overflow(row->seq, 1, &row->seq))
 		corrupted("The number of an event is out of range.");
+	row->event_part = d->header.parts ? (int) get_varint(d) : 1;
 	row->attempts = 1;
 	if ((flags & PPL_LINEAGE_EV_ATTEMPTS) != 0)
 		row->attempts = (int) get_varint(d);
@@ -307,7 +316,7 @@ get_output(Decoder *d, int output, bool simple)
 	row->outcome = PPL_LINEAGE_PRODUCED;
 	row->change = PPL_LINEAGE_WRITTEN;
 	row->output_key = NULL;
-	row->part = 1;
+	row->part = row->event_part;
 	if (!simple)
 	{
 		nrows = get_varint(d);
@@ -330,7 +339,8 @@ get_output(Decoder *d, int output, bool simple)
 		}
 		else if (get_byte(d) != 0)
 			corrupted("A row without key has one.");
-		row->part = (int) i + 1;
+		if (!d->header.parts)
+			row->part = (int) i + 1;
 		d->callback(&d->header, row, d->arg);
 	}
 }

@@ -28,23 +28,29 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backlog/store.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/guc.h"
 #include "base/latency.h"
 #include "base/process.h"
+#include "base/rate.h"
 #include "base/wake.h"
 #include "catalog/definition.h"
 #include "worker/batch.h"
 #include "worker/catchup.h"
 #include "worker/main.h"
 #include "worker/pause.h"
+#include "worker/repartition.h"
 #include "worker/schema.h"
 #include "worker/session.h"
 #include "worker/settle.h"
+#include "worker/share.h"
+#include "worker/turn.h"
 #include "worker/worker.h"
 
 #define PPL_SPOOL_OPENS_MS	10	/* capture does it at once */
+#define PPL_REST_MS			1000
 
 /* The worker of this process. */
 static PplWorker self;
@@ -56,10 +62,12 @@ static bool find_position(XLogRecPtr *decoded, PplSpoolPos *end);
 static bool gather(PplBatch *batch, PplSpoolPos end);
 static bool work_backlog(void);
 static bool work_once(XLogRecPtr decoded, PplSpoolPos end);
+static bool pass_over(const PplBatch *batch);
 static bool act_on_control(const PplBatch *batch);
 static PplBatchEnd redrive(const PplBatch *batch);
 static void published(const PplBatch *batch);
 static void caught_up(XLogRecPtr decoded, PplSpoolPos end);
+static void wait_for_spool(void);
 static void sleep_or_leave(void);
 static void set_state(PplWorkerState state);
 
@@ -72,14 +80,16 @@ pipeline_worker_main(Datum arg)
 	self.consumer = &ppl_shared->consumers[DatumGetInt32(arg)];
 	ppl_process_signals(true);
 	if (self.consumer->dboid != order.dboid ||
-		self.consumer->pipeline_id != order.pipeline_id ||
+		!ppl_place_equal(self.consumer->place, order.place) ||
 		!ppl_process_attach(&self.consumer->process, order.generation))
 		proc_exit(0);
 	self.stops = pg_atomic_read_u32(&self.consumer->stops);
+	self.stuck = ppl_turn_begin(&self);
 	set_state(PPL_WORKER_STARTING);
 	before_shmem_exit(tell_refusal, (Datum) 0);
 
-	self.pipeline_id = order.pipeline_id;
+	self.place = order.place;
+	self.pipeline_id = order.place.pipeline_id;
 	BackgroundWorkerInitializeConnectionByOid(order.dboid, self.consumer->owner, 0);
 	self.connected = true;
 	self.db = ppl_database_find(order.dboid);
@@ -117,11 +127,12 @@ pipeline_worker_main(Datum arg)
 		else if (ppl_catchup_due(&self))
 			continue;
 		else if (!readable)
-			ppl_process_wait(PPL_SPOOL_OPENS_MS);
+			wait_for_spool();
 		else if (work_once(decoded, end))
 			ppl_process_steady();
 		else
 			sleep_or_leave();
+		ppl_turn_check(&self);
 	}
 }
 
@@ -158,9 +169,15 @@ tell_refusal(int code, Datum arg)
 	LWLockRelease(ppl_shared->lock);
 }
 
+/*
+ * Who comes back to what it could not do stays what it was until it can: then
+ * retry.c or pause.c say so.
+ */
 static void
 set_state(PplWorkerState state)
 {
+	if (self.stuck && (state == PPL_WORKER_STARTING || state == PPL_WORKER_RUNNING))
+		return;
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	ppl_consumer_set_state(self.consumer, state);
 	LWLockRelease(ppl_shared->lock);
@@ -176,6 +193,7 @@ load_checkpoint(void)
 {
 	PplPipeline *pipeline;
 	bool		running;
+	XLogRecPtr	end;
 
 	HOLD_CANCEL_INTERRUPTS();
 	SetCurrentStatementStartTimestamp();
@@ -183,12 +201,17 @@ load_checkpoint(void)
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pipeline = ppl_definition_load(self.pipeline_id);
+	if (pipeline != NULL)
+		pipeline = ppl_definition_segment(pipeline, self.place.segment);
 	running = pipeline != NULL && pipeline->running;
 	if (running)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
-		ppl_checkpoint_load(self.pipeline_id, &self.checkpoint);
+		self.reads_source = pipeline->upstream == 0;
+		ppl_checkpoint_load(self.place, &self.checkpoint);
 		self.checkpoint.foreign |= pipeline->slot_lsn != self.slot_lsn;
+		ppl_share_prepare(&self, pipeline);
+		running = !ppl_repartition_over(&self, pipeline);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -198,8 +221,11 @@ load_checkpoint(void)
 	/*
 	 * A predecessor may have ended before it told the end of its commit:
 	 * nothing counts as done on the word of a checkpoint that can be lost.
+	 * Nor may anybody miss what it handed over.
 	 */
-	XLogFlush(ppl_wake_record_end(GetXLogInsertRecPtr()));
+	end = ppl_wake_record_end(GetXLogInsertRecPtr());
+	XLogFlush(end);
+	ppl_atomic_max(&self.consumer->commit_end, end);
 
 	return running;
 }
@@ -263,6 +289,9 @@ gather(PplBatch *batch, PplSpoolPos end)
 			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
 		FlushErrorState();
+		if (IsTransactionState())
+			AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
 		gone = true;
 	}
 	PG_END_TRY();
@@ -307,9 +336,13 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	PplBatch   *batch;
 	PplBatchEnd end_of_batch = PPL_BATCH_DONE;
 	bool		any;
+	int64		begun;
 
-	if (ppl_pause_for_schema(&self) != PPL_BATCH_DONE)
+	ppl_worker_refresh(&self);
+	if (ppl_repartition_holds(&self) ||
+		(self.reads_source && ppl_pause_for_schema(&self) != PPL_BATCH_DONE))
 		return true;
+	begun = ppl_clock_us();
 	batch = ppl_batch_create(self.context);
 	batch->backlog = (self.reader == self.backlog);
 	if (!gather(batch, end))
@@ -318,6 +351,10 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		return true;
 	}
 	any = batch->nevents > 0 || batch->has_control;
+	if (!any && batch->backlog)
+		any = pass_over(batch);
+	if (any)
+		self.stuck = false;
 
 	if (batch->nevents > 0)
 	{
@@ -329,6 +366,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 		{
 			ppl_spool_reader_seek(self.reader, batch->end_pos);
 			published(batch);
+			ppl_turn_worked(batch->nevents, begun);
 		}
 		else
 			ppl_spool_reader_seek(self.reader, batch->begin_pos);
@@ -350,6 +388,33 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 }
 
 /*
+ * What is left of the backlog are events of other partitions, if there is anything.
+ */
+static bool
+pass_over(const PplBatch *batch)
+{
+	if (!ppl_position_after(batch->passed, self.checkpoint.position))
+		return false;
+	HOLD_CANCEL_INTERRUPTS();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	ppl_definition_lock(self.pipeline_id, AccessShareLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (ppl_checkpoint_confirm(self.place, &self.checkpoint))
+	{
+		ppl_checkpoint_version(self.place, batch->passed, self.checkpoint.version);
+		ppl_backlog_delete(self.place, batch->passed);
+		self.checkpoint.position = batch->passed;
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	RESUME_CANCEL_INTERRUPTS();
+	MemoryContextSwitchTo(self.context);
+	ppl_atomic_max(&self.consumer->commit_end, XactLastCommitEnd);
+	return true;
+}
+
+/*
  * Act on a control record at its place in the order.  False if the worker is
  * to stop and to come back to it later.
  */
@@ -358,8 +423,11 @@ act_on_control(const PplBatch *batch)
 {
 	const PplControl *control = &batch->control;
 	int			version = control->version;
+	PplPipeline *pipeline;
 	bool		gone;
 
+	if (control->action == PPL_CONTROL_CHANGE && control->workers != 0)
+		return ppl_repartition_act(&self, batch);
 	if (control->action == PPL_CONTROL_REDRIVE &&
 		redrive(batch) != PPL_BATCH_DONE)
 		return false;
@@ -376,14 +444,16 @@ act_on_control(const PplBatch *batch)
 	}
 	ppl_definition_lock(self.pipeline_id, AccessShareLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	gone = ppl_definition_load(self.pipeline_id) == NULL;
+	pipeline = ppl_definition_load(self.pipeline_id);
+	gone = pipeline == NULL ||
+		ppl_definition_segment(pipeline, self.place.segment) == NULL;
 	if (!gone && control->action == PPL_CONTROL_SCHEMA)
 		ppl_schema_reached(&self, batch);
 	if (!gone && control->action == PPL_CONTROL_BIRTH)
-		ppl_checkpoint_birth(self.pipeline_id, batch->control_position,
-							 control->version);
+		ppl_checkpoint_birth(self.place, batch->control_position,
+							 control->version, control->workers);
 	else if (!gone)
-		ppl_checkpoint_version(self.pipeline_id, batch->control_position,
+		ppl_checkpoint_version(self.place, batch->control_position,
 							   version);
 	PopActiveSnapshot();
 	PPL_FAILPOINT("worker-before-control");
@@ -399,6 +469,11 @@ act_on_control(const PplBatch *batch)
 
 	if (control->action == PPL_CONTROL_BIRTH && self.checkpoint.foreign)
 		set_state(PPL_WORKER_RUNNING);
+	if (control->action == PPL_CONTROL_BIRTH)
+	{
+		self.checkpoint.workers = control->workers;
+		self.checkpoint.since = version;
+	}
 	self.checkpoint.exists = true;
 	self.checkpoint.foreign = false;
 	self.checkpoint.position = batch->control_position;
@@ -434,15 +509,26 @@ published(const PplBatch *batch)
 	PplConsumer *consumer = self.consumer;
 	TimestampTz now = GetCurrentTimestamp();
 
-	for (int i = 0; i < batch->ntxns; i++)
+	/* what was handed over is as old as the source's event */
+	for (int i = 0; self.reads_source && i < batch->ntxns; i++)
 	{
 		const PplBatchTxn *txn = &batch->txns[i];
 		int			bucket = ppl_latency_bucket(Max(now - txn->committed_at, 0));
 
 		pg_atomic_fetch_add_u64(&consumer->latency[bucket], txn->nevents);
 	}
+	for (int i = 0; !self.reads_source && i < batch->nevents; i++)
+	{
+		TimestampTz committed_at = batch->events[i].origin.committed_at;
+		int			bucket = ppl_latency_bucket(Max(now - committed_at, 0));
+
+		pg_atomic_fetch_add_u64(&consumer->latency[bucket], 1);
+	}
 	pg_atomic_write_u64(&consumer->last_commit_time,
+						batch->nevents > 0 ?
+						batch->events[batch->nevents - 1].origin.committed_at :
 						batch->txns[batch->ntxns - 1].committed_at);
+	ppl_rate_add(consumer, now, batch->nevents);
 	pg_atomic_fetch_add_u64(&consumer->batches, 1);
 
 	ppl_atomic_max(&consumer->commit_end, XactLastCommitEnd);
@@ -466,25 +552,54 @@ caught_up(XLogRecPtr decoded, PplSpoolPos end)
 }
 
 /*
- * Wait for capture to wake us; leave if nothing comes for long.
+ * Capture replaces the spool, for which it may need a process itself.
+ */
+static void
+wait_for_spool(void)
+{
+	ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
+	ppl_process_wait_spare(PPL_SPOOL_OPENS_MS);
+}
+
+/*
+ * Wait for capture to wake us; leave if nothing comes for long, or somebody else
+ * needs the process.
  */
 static void
 sleep_or_leave(void)
 {
 	int64		begin = ppl_clock_ms();
+	bool		done = ppl_consumer_all_done(self.consumer);
+
+	if (done && ppl_repartition_unwanted(&self))
+	{
+		self.stopped = true;
+		return;
+	}
+
+	/* what it could not do is not to be done any more */
+	self.stuck = false;
+	if (done && (self.consumer->state == PPL_WORKER_FAILED ||
+				 self.consumer->state == PPL_WORKER_RETRYING))
+		set_state(PPL_WORKER_RUNNING);
 
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(true);
-	if (ppl_guc_worker_idle_timeout == 0)
+	if (!done)
 	{
-		ppl_process_wait(-1);
+		/* the rest of a transaction is to come, or capture begins anew */
+		ppl_process_wait(PPL_REST_MS);
 		return;
 	}
-	ppl_process_wait(ppl_guc_worker_idle_timeout);
+	ppl_turn_spare(&self, 0, pg_atomic_read_u32(&self.consumer->repairs));
+	if (ppl_guc_worker_idle_timeout == 0)
+	{
+		ppl_process_wait_spare(-1);
+		return;
+	}
+	ppl_process_wait_spare(ppl_guc_worker_idle_timeout);
 	if (ppl_clock_ms() - begin >= ppl_guc_worker_idle_timeout &&
 		ppl_consumer_all_done(self.consumer))
-	{
-		set_state(self.checkpoint.foreign ? PPL_WORKER_LOST : PPL_WORKER_IDLE);
-		ppl_process_exit();
-	}
+		ppl_turn_leave(&self, self.checkpoint.foreign ? PPL_WORKER_LOST :
+					   PPL_WORKER_IDLE);
 }

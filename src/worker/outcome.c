@@ -574,6 +574,21 @@ ppl_outcome_unseen(int ordinal, int output, PplRowChange change, int nkeys,
 }
 
 /*
+ * A row of an event is handed over.  tuple is not copied.
+ */
+void
+ppl_outcome_handed(int ordinal, int output, HeapTuple tuple)
+{
+	PplEventOutcome *event = event_at(ordinal);
+	PplProducedRow *row = MemoryContextAllocZero(self.context, sizeof(*row));
+
+	row->change = PPL_ROW_WRITTEN;
+	row->output = output;
+	row->handed = tuple;
+	add_row(event, row);
+}
+
+/*
  * pipeline._note_support(internal): the fences let nearly everything through;
  * the default guess would have later joins planned for a third of the rows.
  */

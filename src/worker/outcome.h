@@ -8,8 +8,11 @@
 #ifndef PPL_OUTCOME_H
 #define PPL_OUTCOME_H
 
+#include "access/htup.h"
 #include "nodes/pg_list.h"
 #include "utils/palloc.h"
+
+#include "worker/digest.h"
 
 typedef enum PplFate
 {
@@ -36,6 +39,7 @@ typedef struct PplProducedRow
 	int			output;
 	int			nkeys;
 	char	  **key;			/* as text, NULL = SQL NULL */
+	HeapTuple	handed;			/* the row, of what is handed over */
 } PplProducedRow;
 
 typedef struct PplEventOutcome
@@ -53,6 +57,9 @@ typedef struct PplEventOutcome
 	PplProducedRow *rows;		/* in the order they were produced */
 	PplProducedRow *last_row;
 	PplProducedRow *removed;	/* whatever became of its own row */
+	PplDigest	before;			/* keys of its source row, if somebody behind
+								 * has to know */
+	PplDigest	after;
 	int			attempts;
 } PplEventOutcome;
 
@@ -86,6 +93,7 @@ extern void ppl_outcome_to_output(int ordinal, int output);
 extern void ppl_outcome_cleared(int ordinal, int output);
 extern void ppl_outcome_unseen(int ordinal, int output, PplRowChange change,
 							   int nkeys, char **key);
+extern void ppl_outcome_handed(int ordinal, int output, HeapTuple tuple);
 extern PplStageTally *ppl_outcome_save_tallies(void);
 extern void ppl_outcome_restore_tallies(const PplStageTally *saved);
 extern void ppl_outcome_end(void);

@@ -6,7 +6,8 @@
  * segment: the circuit breaker (breaker.c), and more or older open dead letters
  * than the settings allow.  A paused worker keeps its place and its window; it
  * runs dead letters that are queued, tries single events now and then if the
- * breaker is open, and goes on by itself when there is no reason left.
+ * breaker is open, and goes on by itself when there is no reason left.  With several
+ * workers each counts for itself: one partition that fails stops no other.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -139,6 +140,15 @@ ppl_pause_for_schema(PplWorker *worker)
 }
 
 /*
+ * Other dead letters are this worker's from now on.
+ */
+void
+ppl_pause_recount(void)
+{
+	self.counted = false;
+}
+
+/*
  * A pause was long enough, or something changed: count the dead letters anew,
  * look at the definition, and if the breaker is open, try some events.
  */
@@ -211,11 +221,17 @@ breaker_holds(PplWorker *worker)
 	return true;
 }
 
-/* Read how many dead letters are open, and since when. */
+/* Read how many dead letters of this partition are open, and since when. */
 static void
 count_letters(PplWorker *worker)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(worker->pipeline_id)};
+	PplPortion	portion = ppl_worker_portion(worker);
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(worker->pipeline_id),
+		ppl_sql_arg_int(portion.workers),
+		ppl_sql_arg_int(portion.partition),
+		ppl_sql_arg_int(worker->place.segment),
+	};
 	PplSqlResult *rows;
 
 	SetCurrentStatementStartTimestamp();
@@ -223,7 +239,8 @@ count_letters(PplWorker *worker)
 	HOLD_CANCEL_INTERRUPTS();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = ppl_sql_read("SELECT count(*), min(failed_at) FROM " PPL_DEAD_LETTERS
-						" WHERE pipeline_id = $1 AND state = 'open'",
+						" WHERE pipeline_id = $1 AND segment = $4 AND state = 'open'"
+						" AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3",
 						lengthof(args), args);
 	self.open = DatumGetInt64(ppl_sql_value(rows, 0, 0));
 	self.oldest = ppl_sql_isnull(rows, 0, 1) ? DT_NOEND :
@@ -333,4 +350,33 @@ resume(PplWorker *worker)
 	LWLockRelease(ppl_shared->lock);
 	ConditionVariableBroadcast(&worker->db->changed);
 	ereport(LOG, (errmsg("pipeline \"%s\" goes on", worker->name)));
+}
+
+/*
+ * What the next worker has to know of a pause, and of the dead letters.
+ */
+void
+ppl_pause_hand_over(PplTurn *turn)
+{
+	int64		added = ppl_policy_letters();
+
+	turn->probings = self.probings;
+	turn->letters_open = self.counted ? self.open + added : -1;
+	turn->letters_oldest = self.open == 0 ? GetCurrentTimestamp() : self.oldest;
+}
+
+/*
+ * Go on where a predecessor left; it had paused if there is a reason, and the time
+ * until the next look is over.
+ */
+void
+ppl_pause_take_over(const PplTurn *turn, int reason)
+{
+	self.paused = self.look = reason != 0;
+	self.reason = reason;
+	self.schema = reason == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	self.probings = turn->probings;
+	self.counted = turn->letters_open >= 0;
+	self.open = Max(turn->letters_open, 0);
+	self.oldest = turn->letters_oldest;
 }

@@ -14,6 +14,7 @@
 #include "base/compat.h"
 
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
@@ -35,9 +36,11 @@
 #include "base/failpoint.h"
 #include "base/guc.h"
 #include "base/mark.h"
+#include "base/process.h"
 #include "catalog/adopt.h"
 #include "catalog/layout.h"
 #include "catalog/own.h"
+#include "worker/hand.h"
 #include "worker/old.h"
 #include "worker/outcome.h"
 #include "worker/plan.h"
@@ -52,13 +55,17 @@ static struct
 {
 	bool		stale;
 	bool		changed;		/* any object, since last asked */
+	bool		redefined;		/* any pipeline, since last asked */
+	Oid			definitions;	/* the relation that stands for them all */
 	List	   *watched;		/* OIDs of relations, in TopMemoryContext */
-}			self = {true, false, NIL};
+}			self = {true, false, true, InvalidOid, NIL};
 
 static void
 relcache_callback(Datum arg, Oid relid)
 {
 	self.changed = true;
+	if (!OidIsValid(relid) || relid == self.definitions)
+		self.redefined = true;
 	if (!OidIsValid(relid) || list_member_oid(self.watched, relid))
 		self.stale = true;
 }
@@ -119,6 +126,40 @@ ppl_program_objects_changed(void)
 }
 
 /*
+ * Did the definition of any pipeline change since the last call?
+ */
+bool
+ppl_program_redefined(void)
+{
+	bool		redefined = self.redefined;
+
+	self.redefined = false;
+	return redefined;
+}
+
+/*
+ * From now on changes of definitions are seen.
+ */
+void
+ppl_program_watch_definitions(void)
+{
+	self.definitions = ppl_definition_relid();
+}
+
+/*
+ * Is a relation that a program depends on locked by its batches?  Not the row types
+ * of what is handed over: nothing but rows in the log has them, and a segment shall
+ * not wait for those behind it.
+ */
+static bool
+is_locked(const PplProgram *program, Oid relid)
+{
+	return program == NULL ||
+		(relid != program->pipeline->log &&
+		 (relid != program->pipeline->source || program->pipeline->upstream == 0));
+}
+
+/*
  * Keep what a batch reads and writes as it is until the transaction ends: rows
  * are made by layouts that are known now.  Nothing is waited for, since a
  * transaction that changes one table may need another one, or the definition,
@@ -143,6 +184,8 @@ ppl_program_lock(const PplProgram *program, Oid source, PplBusy *busy)
 	{
 		busy->relid = lfirst_oid(lc);
 		busy->lockmode = AccessShareLock;
+		if (!is_locked(program, busy->relid))
+			continue;
 		if (!ConditionalLockRelationOid(busy->relid, busy->lockmode))
 			return false;
 	}
@@ -170,7 +213,7 @@ ppl_program_begin(PplProgram *program)
 static void
 load_source(PplProgram *program)
 {
-	Relation	source = try_table_open(program->pipeline->source, AccessShareLock);
+	Relation	source = try_relation_open(program->pipeline->source, AccessShareLock);
 	Oid			pkey;
 	PplSqlResult *missing;
 
@@ -184,6 +227,12 @@ load_source(PplProgram *program)
 	pkey = RelationGetPrimaryKeyIndex(source);
 	program->source_desc = CreateTupleDescCopyConstr(RelationGetDescr(source));
 	program->rows = ppl_row_mapper_create(program->source_desc);
+	if (program->pipeline->upstream != 0)
+	{
+		/* nobody waits for a batch to change the type of the log */
+		relation_close(source, AccessShareLock);
+		return;
+	}
 	missing = ppl_layout_missing(program->pipeline->pipeline_id);
 	for (int64 row = 0; row < missing->nrows; row++)
 		ppl_row_mapper_keep(program->rows, ppl_sql_int(missing, row, 0),
@@ -208,7 +257,7 @@ load_source(PplProgram *program)
 		}
 		ReleaseSysCache(tuple);
 	}
-	table_close(source, NoLock);
+	relation_close(source, NoLock);
 }
 
 /* What is kept of source rows is found by the key that it was kept by, only. */
@@ -233,7 +282,10 @@ check_source_key(const PplProgram *program, const PplOutput *output)
 					 quote_literal_cstr(output->name))));
 }
 
-/* Prepare what outputs of mode upsert need to know of keys. */
+/*
+ * Prepare what outputs of mode upsert, here or behind, need to know of keys.  What is
+ * handed over to a segment has the digests of the source's with it.
+ */
 static void
 load_upserts(PplProgram *program)
 {
@@ -241,9 +293,9 @@ load_upserts(PplProgram *program)
 	Relation	source;
 
 	program->upserts = palloc0((statement->noutputs + 1) * sizeof(PplProgramUpsert));
-	if (!statement->has_upserts)
+	if (!statement->keyed)
 		return;
-	source = table_open(program->pipeline->source, AccessShareLock);
+	source = table_open(program->pipeline->origin, AccessShareLock);
 	program->source_key = ppl_key_of_source(source);
 	if (program->source_key == NULL)
 		ereport(ERROR,
@@ -276,19 +328,71 @@ load_upserts(PplProgram *program)
 }
 
 /*
+ * What a stage runs, as the table has it and as this process would call it: a commit
+ * is seen in the table a moment before the caches hear of it.
+ */
+static PplBody *
+current_body(const PplPipeline *pipeline, const PplStage *stage)
+{
+	for (;;)
+	{
+		PplBody    *body = ppl_version_body(pipeline, stage->handler, stage->query);
+
+		if (ppl_version_holds(body))
+			return body;
+		ppl_process_check();
+		AcceptInvalidationMessages();
+	}
+}
+
+/* What the stages run now, and whether that is what they are said to run. */
+static void
+load_bodies(PplProgram *program)
+{
+	List	   *stages = program->pipeline->stages;
+
+	program->nbodies = list_length(stages);
+	program->bodies = palloc0((program->nbodies + 1) * sizeof(PplBody *));
+	for (int i = 0; i < program->nbodies; i++)
+	{
+		const PplStage *stage = list_nth(stages, i);
+
+		program->bodies[i] = current_body(program->pipeline, stage);
+		program->replaced |= stage->body_md5 == NULL ||
+			strcmp(stage->body_md5, program->bodies[i]->md5) != 0;
+	}
+}
+
+/*
+ * Did all that ran since the program was loaded run the code that it was loaded
+ * with?  A function may be replaced while a batch calls it.
+ */
+bool
+ppl_program_holds(const PplProgram *program)
+{
+	for (int i = 0; i < program->nbodies; i++)
+	{
+		if (!ppl_version_holds(program->bodies[i]))
+			return false;
+	}
+	return true;
+}
+
+/*
  * Load and compile a definition for events that see version; it lives below
  * parent, but only once it is complete.  Returns NULL if the definition is
  * gone.  Errors: all that ppl_compile says of a definition that does not fit
  * its objects any more; 42P01 if the source is gone.
  */
 PplProgram *
-ppl_program_load(MemoryContext parent, int pipeline_id, int version)
+ppl_program_load(MemoryContext parent, PplPlace place, int version)
 {
 	MemoryContext context = AllocSetContextCreate(CurTransactionContext,
 												  "pipeline program",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	PplProgram *program = palloc0(sizeof(*program));
+	PplPipeline *pipeline;
 
 	/*
 	 * plpgsql goes on with the types that fields of rows had when it saw them
@@ -298,17 +402,23 @@ ppl_program_load(MemoryContext parent, int pipeline_id, int version)
 	self.stale = false;
 	program->context = context;
 	program->version = version;
-	program->pipeline = ppl_definition_load(pipeline_id);
+	pipeline = ppl_definition_load(place.pipeline_id);
+	if (pipeline != NULL)
+		program->pipeline = ppl_definition_segment(pipeline, place.segment);
 	if (program->pipeline != NULL)
 	{
 		ppl_session_search_path(program->pipeline->search_path);
 		load_source(program);
+		ppl_partition_require(program->pipeline,
+							  ppl_partition_make(program->pipeline));
 		PPL_FAILPOINT("worker-before-compile");
 		program->adopted = ppl_adopt_targets(program->pipeline);
 		program->statement = ppl_compile(program->pipeline, version, true);
 		program->stage_plans = palloc0((program->statement->nstages + 1) *
 									   sizeof(SPIPlanPtr));
 		load_upserts(program);
+		ppl_hand_load(program);
+		load_bodies(program);
 		watch_relations(program);
 		MemoryContextSetParent(context, parent);
 	}
@@ -351,7 +461,9 @@ ppl_program_free(PplProgram *program)
 bool
 ppl_program_takes(const PplProgram *program, const PplEvent *event)
 {
-	if (event->superseded && !program->statement->has_appends)
+	if (event->concern != PPL_CONCERN_ALL || event->tuple == NULL ||
+		(event->superseded && !program->statement->has_appends &&
+		 program->statement->hand == NULL))
 		return false;
 	return event->kind == PPL_REC_INSERT || event->kind == PPL_REC_UPDATE ||
 		(event->kind == PPL_REC_DELETE && program->statement->takes_deletes);

@@ -8,6 +8,7 @@
 #include "executor/spi.h"
 #include "storage/lockdefs.h"
 
+#include "catalog/version.h"
 #include "worker/compile.h"
 #include "worker/digest.h"
 #include "worker/gather.h"
@@ -28,6 +29,7 @@ typedef struct PplProgram
 	PplPipeline *pipeline;
 	PplStatement *statement;
 	int			version;		/* of the definition that events see */
+	int			workers;		/* that share the events it is for */
 	bool		adopted;		/* a new target, and that is not committed */
 	bool		marking;		/* the transaction under way marks its rows */
 	TupleDesc	source_desc;	/* rows of the source today */
@@ -35,6 +37,9 @@ typedef struct PplProgram
 	AttrNumber *key_attnums;
 	Bitmapset  *primary_key;	/* the same */
 	PplKey	   *source_key;		/* of its replica identity; for upserts only */
+	TupleDesc	log_desc;		/* rows that are handed over */
+	int		   *log_columns;	/* their columns, by those of the statement */
+	bool		log_same;		/* these are the same */
 	PplDigester *source_digester;
 	Bitmapset  *key_columns;	/* of the source, with those of keys of
 								 * outputs */
@@ -43,6 +48,10 @@ typedef struct PplProgram
 	SPIPlanPtr	large_plan;
 	SPIPlanPtr *stage_plans;	/* [k] of the first k stages, or NULL */
 	List	   *old_layouts;	/* of old.c, as they were needed */
+	int			nbodies;
+	PplBody   **bodies;			/* of the stages, as they were when it was
+								 * loaded */
+	bool		replaced;		/* a body is not that of the stage's version */
 	PplRowMapper *rows;			/* from the layouts of events to source_desc */
 } PplProgram;
 
@@ -55,11 +64,14 @@ typedef struct PplBusy
 
 extern void ppl_program_watch(void);
 extern bool ppl_program_is_stale(void);
+extern bool ppl_program_redefined(void);
+extern void ppl_program_watch_definitions(void);
 extern bool ppl_program_objects_changed(void);
-extern PplProgram *ppl_program_load(MemoryContext parent, int pipeline_id,
+extern PplProgram *ppl_program_load(MemoryContext parent, PplPlace place,
 									int version);
 extern bool ppl_program_lock(const PplProgram *program, Oid source,
 							 PplBusy *busy);
+extern bool ppl_program_holds(const PplProgram *program);
 extern void ppl_program_begin(PplProgram *program);
 extern void ppl_program_free(PplProgram *program);
 extern void ppl_program_run(PplProgram *program, const PplBatch *batch,

@@ -45,6 +45,8 @@ ppl_policy_leaves_letter(const PplWorker *worker, const PplBatch *batch,
 	const PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	const PplStage *stage;
 
+	if (batch->events[ordinal - 1].concern != PPL_CONCERN_ALL)
+		return false;
 	if (outcome->fate != PPL_FATE_FAILED)
 		return outcome->fate == PPL_FATE_REJECTED;
 	stage = stage_of(worker, outcome);
@@ -72,23 +74,35 @@ halt_error(const PplWorker *worker, const PplBatch *batch, int ordinal)
 
 	error->elevel = ERROR;
 	error->sqlerrcode = outcome->error->sqlerrcode;
-	error->message = psprintf("stage \"%s\" halts the pipeline at event (%X/%X, %u): %s",
-							  stage_of(worker, outcome)->name,
-							  LSN_FORMAT_ARGS(batch->txns[event->txn].commit_lsn),
-							  event->seq, outcome->error->message);
+	if (event->concern == PPL_CONCERN_OLD_ROW)
+		error->message = psprintf("the old row of event (%X/%X, %u), which went to another partition, cannot be removed: %s",
+								  LSN_FORMAT_ARGS(batch->txns[event->txn].commit_lsn),
+								  event->seq, outcome->error->message);
+	else
+		error->message = psprintf("stage \"%s\" halts the pipeline at event (%X/%X, %u): %s",
+								  stage_of(worker, outcome)->name,
+								  LSN_FORMAT_ARGS(event->origin.commit_lsn),
+								  event->origin.seq, outcome->error->message);
 	error->detail = outcome->error->detail ?
 		pstrdup(outcome->error->detail) : NULL;
-	error->hint = psprintf("Mend the stage; SELECT pipeline.restart(%s); tries again at once.",
+	error->hint = psprintf(event->concern == PPL_CONCERN_OLD_ROW ?
+						   "Mend what is in the way in the output; SELECT pipeline.restart(%s); tries again at once." :
+						   "Mend the stage; SELECT pipeline.restart(%s); tries again at once.",
 						   quote_literal_cstr(worker->name));
 	return error;
 }
 
-/* Does the stage that this event failed in halt the pipeline? */
+/*
+ * Does the stage that this event failed in halt the pipeline?  So does a removal for
+ * an event of another partition, since it can leave no dead letter.
+ */
 static bool
 halts(const PplWorker *worker, const PplBatch *batch, int ordinal)
 {
 	const PplStage *stage = stage_of(worker, ppl_outcome_of(ordinal));
 
+	if (batch->events[ordinal - 1].concern == PPL_CONCERN_OLD_ROW)
+		return true;
 	return stage != NULL && stage->on_error == PPL_ON_ERROR_HALT &&
 		batch->events[ordinal - 1].dead_letter_id == 0;
 }

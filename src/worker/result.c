@@ -31,6 +31,7 @@ typedef struct BatchResult
 	int			noutputs;
 	PplBatchRecord record;
 	PplLineage *lineage;		/* NULL if none is kept */
+	XLogRecPtr	txn_lsn;		/* transaction that the lineage is in */
 	PplLineageValue *key;		/* of the source, scratch */
 	FmgrInfo   *key_output;
 	PplRendered *rendered;		/* of new dead letters, by ordinal */
@@ -41,6 +42,8 @@ static void begin_record(BatchResult *result, PplPosition before,
 						 TimestampTz started_at, int attempts);
 static void begin_lineage(BatchResult *result);
 static PplLineageChange change_of(const PplProducedRow *row);
+static void note_version(PplWorker *worker, const PplBatch *batch,
+						 PplPosition before);
 static void add_event(BatchResult *result, int ordinal);
 
 /*
@@ -62,7 +65,7 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 	result.worker = worker;
 	result.batch = batch;
 	result.redrive = redrive;
-	result.noutputs = statement->noutputs;
+	result.noutputs = statement->noutputs + (statement->hand != NULL);
 	begin_record(&result, before, started_at, attempts);
 	if (pipeline->lineage)
 		begin_lineage(&result);
@@ -85,12 +88,25 @@ ppl_result_store(PplWorker *worker, const PplBatch *batch, bool redrive,
 
 	/* From here on everything is ours. */
 	ppl_deadletter_store(worker, batch, result.rendered, keys);
-	if (result.lineage)
+	if (result.lineage && result.txn_lsn != InvalidXLogRecPtr)
 		result.record.lineage = ppl_lineage_finish(result.lineage);
+	if (!redrive)
+		note_version(worker, batch, before);
 	batch_id = ppl_checkpoint_record(&result.record);
 	if (redrive)
 		ppl_deadletter_redriven(worker, batch, batch_id);
 	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Where the versions of the stages that run now begin, as far as this worker goes. */
+static void
+note_version(PplWorker *worker, const PplBatch *batch, PplPosition before)
+{
+	const PplPipeline *pipeline = worker->program->pipeline;
+
+	if (worker->code_version != pipeline->version)
+		ppl_version_reached(pipeline, worker->code_version, before.commit_lsn,
+							batch->txns[0].commit_lsn);
 }
 
 /*
@@ -127,8 +143,9 @@ begin_record(BatchResult *result, PplPosition before, TimestampTz started_at,
 	PplBatchRecord *record = &result->record;
 	int			nstages = list_length(pipeline->stages);
 
-	record->pipeline_id = pipeline->pipeline_id;
+	record->place = result->worker->place;
 	record->version = result->worker->program->version;
+	record->code_version = pipeline->version;
 	record->redrive = result->redrive;
 	record->before = before;
 	record->position = batch->last;
@@ -141,7 +158,8 @@ begin_record(BatchResult *result, PplPosition before, TimestampTz started_at,
 	record->output_ids = palloc0(record->noutputs * sizeof(int));
 	record->counts = palloc0(record->noutputs * sizeof(PplCounts));
 	for (int i = 0; i < result->noutputs; i++)
-		record->output_ids[i + 1] = statement->outputs[i]->output_id;
+		record->output_ids[i + 1] = i < statement->noutputs ?
+			statement->outputs[i]->output_id : PPL_HAND_ID;
 	record->nstages = nstages;
 	record->stage_ids = palloc0(Max(nstages, 1) * sizeof(int));
 	for (int i = 0; i < nstages; i++)
@@ -166,7 +184,8 @@ begin_lineage(BatchResult *result)
 	PplStatement *statement = program->statement;
 	PplLineageHeader *header = palloc0(sizeof(*header));
 
-	header->source = program->pipeline->source;
+	header->parts = program->pipeline->upstream != 0;
+	header->source = program->pipeline->origin;
 	header->nkeys = program->nkeys;
 	header->keys = palloc0(Max(program->nkeys, 1) * sizeof(PplLineageColumn));
 	result->key = palloc0(Max(program->nkeys, 1) * sizeof(PplLineageValue));
@@ -183,8 +202,10 @@ begin_lineage(BatchResult *result)
 		fmgr_info(function, &result->key_output[i]);
 	}
 
-	header->noutputs = statement->noutputs;
-	header->outputs = palloc0(statement->noutputs * sizeof(PplLineageOutput));
+	header->noutputs = result->noutputs;
+	header->outputs = palloc0(result->noutputs * sizeof(PplLineageOutput));
+	if (statement->hand != NULL)
+		header->outputs[statement->noutputs].name = program->pipeline->hand;
 	for (int i = 0; i < statement->noutputs; i++)
 	{
 		PplLineageOutput *output = &header->outputs[i];
@@ -322,7 +343,8 @@ uncount(BatchResult *result, const PplEvent *event)
 	{
 		PplCounts  *counts = &result->record.counts[i];
 
-		if (i > 0 && statement->outputs[i - 1]->since > event->dead_letter_version)
+		if (i > statement->noutputs ? !event->was_handing :
+			i > 0 && statement->outputs[i - 1]->since > event->dead_letter_version)
 			continue;
 		counts->events--;
 		if (event->was_rejected)
@@ -353,7 +375,8 @@ add_rows(BatchResult *result, int output, const PplProducedRow *rows)
 			ppl_lineage_output(result->lineage, output, PPL_LINEAGE_PRODUCED);
 			continue;
 		}
-		for (int j = 0; j < statement->output_nkeys[output]; j++)
+		for (int j = 0; output < statement->noutputs &&
+			 j < statement->output_nkeys[output]; j++)
 		{
 			/* a handler may have called _produced with another key */
 			values[j].text = j < row->nkeys ? row->key[j] : NULL;
@@ -386,22 +409,27 @@ add_event(BatchResult *result, int ordinal)
 {
 	const PplBatch *batch = result->batch;
 	const PplEvent *event = &batch->events[ordinal - 1];
-	const PplBatchTxn *txn = &batch->txns[event->txn];
+	const PplOriginId *origin = &event->origin;
 	PplEventOutcome *outcome = ppl_outcome_of(ordinal);
 	PplProducedRow *rows = outcome->fate == PPL_FATE_OPEN ? outcome->rows : NULL;
 	PplProducedRow *removed = outcome->fate == PPL_FATE_OPEN ? outcome->removed : NULL;
 	int			attempts = event->attempts + 1;
 
+	/* it is an event of another partition */
+	if (event->concern != PPL_CONCERN_ALL)
+		return;
 	if (result->redrive)
 		uncount(result, event);
 	count(&result->record.counts[0], outcome->fate,
 		  rows != NULL || removed != NULL);
 	if (result->lineage)
 	{
-		if (txn->first == ordinal)
-			ppl_lineage_transaction(result->lineage, txn->xid, txn->commit_lsn,
-									txn->committed_at);
-		ppl_lineage_event(result->lineage, event->seq, event->kind, attempts,
+		if (result->txn_lsn != origin->commit_lsn)
+			ppl_lineage_transaction(result->lineage, origin->xid,
+									origin->commit_lsn, origin->committed_at);
+		result->txn_lsn = origin->commit_lsn;
+		ppl_lineage_event(result->lineage, origin->seq, origin->part,
+						  event->kind, attempts,
 						  source_key(result, event),
 						  outcome->fate == PPL_FATE_FAILED ?
 						  outcome->error->message : event->superseded ?

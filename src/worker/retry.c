@@ -21,20 +21,25 @@
 #define PPL_LOG_INTERVAL_MS			60000
 #define PPL_LOG_CHANGE_MS			5000
 
+/* State of this worker. */
+static struct
+{
+	int			logged_sqlstate;
+	int64		logged_at;		/* by ppl_clock_ms(), 0 = never */
+}			self;
+
 /* One line a minute, or when the error is another one, but not all the time. */
 static void
 log_error(PplWorker *worker, bool moment, const ErrorData *error)
 {
-	static int	last_sqlstate = 0;
-	static int64 last_at = 0;
 	int64		now = ppl_clock_ms();
 
-	if (last_at != 0 &&
-		now - last_at < (error->sqlerrcode == last_sqlstate ?
-						 PPL_LOG_INTERVAL_MS : PPL_LOG_CHANGE_MS))
+	if (self.logged_at != 0 &&
+		now - self.logged_at < (error->sqlerrcode == self.logged_sqlstate ?
+								PPL_LOG_INTERVAL_MS : PPL_LOG_CHANGE_MS))
 		return;
-	last_sqlstate = error->sqlerrcode;
-	last_at = now;
+	self.logged_sqlstate = error->sqlerrcode;
+	self.logged_at = now;
 	ereport(LOG,
 			(errcode(error->sqlerrcode),
 			 errmsg("pipeline \"%s\" %s after %X/%X: %s",
@@ -97,4 +102,24 @@ ppl_retry_over(PplWorker *worker)
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	ppl_consumer_set_state(worker->consumer, PPL_WORKER_RUNNING);
 	LWLockRelease(ppl_shared->lock);
+}
+
+/*
+ * What the next worker has to know to keep the log short.
+ */
+void
+ppl_retry_hand_over(PplTurn *turn)
+{
+	turn->logged_sqlstate = self.logged_sqlstate;
+	turn->logged_at = self.logged_at;
+}
+
+/*
+ * Go on where a predecessor left.
+ */
+void
+ppl_retry_take_over(const PplTurn *turn)
+{
+	self.logged_sqlstate = turn->logged_sqlstate;
+	self.logged_at = turn->logged_at;
 }

@@ -13,5 +13,7 @@
 extern void ppl_retry_wait(PplWorker *worker, PplVerdict verdict,
 						   const ErrorData *error, int max_attempts);
 extern void ppl_retry_over(PplWorker *worker);
+extern void ppl_retry_hand_over(PplTurn *turn);
+extern void ppl_retry_take_over(const PplTurn *turn);
 
 #endif							/* PPL_RETRY_H */

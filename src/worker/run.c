@@ -14,6 +14,7 @@
 #include "utils/resowner.h"
 
 #include "base/mark.h"
+#include "worker/hand.h"
 #include "worker/judge.h"
 #include "worker/outcome.h"
 #include "worker/run.h"
@@ -52,6 +53,7 @@ run_stretch(PplWorker *worker, const PplBatch *batch, int first, int last)
 	ppl_outcome_clear_current();
 	check_atomicity(first, last);
 	ppl_upsert_apply(worker, batch, first, last);
+	ppl_hand_note_keys(worker, batch, first, last);
 	ppl_outcome_clear_current();
 }
 

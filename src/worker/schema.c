@@ -103,7 +103,7 @@ ppl_schema_passed(PplWorker *worker, const PplBatch *batch)
 		const PplEvent *event = &batch->events[i];
 
 		if (!event->partial || event->txn == noted ||
-			!worker->program->statement->has_upserts)
+			!worker->program->statement->keyed)
 			continue;
 		noted = event->txn;
 		note_truncate(worker, &batch->txns[noted]);
@@ -142,7 +142,7 @@ ppl_schema_missed(PplWorker *worker, const PplBatch *batch)
 	PplSqlResult *rows;
 	bool		pauses = false;
 
-	if (!self.reloaded)
+	if (!self.reloaded || !worker->reads_source)
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = ppl_sql_read("SELECT EXISTS (SELECT FROM " PPL_LAYOUTS " l"

@@ -57,6 +57,21 @@ ppl_session_search_path(const char *search_path)
 }
 
 /*
+ * Settings of a pipeline's own hold until the GUC nest level of the caller ends, whatever
+ * user code sets meanwhile.
+ */
+void
+ppl_session_settings(const PplPipeline *pipeline)
+{
+	int			work_mem = ppl_definition_setting(pipeline, PPL_SETTING_WORK_MEM);
+
+	if (work_mem != 0)
+		(void) set_config_option("work_mem", psprintf("%d", work_mem),
+								 PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
  * From here on values have the same text on every day and in every session, until
  * the formats are unpinned with what is returned, or the subtransaction ends: so that
  * what was stored as text is understood.  layout_of in SQL pins the same.

@@ -42,6 +42,10 @@ ppl_source_row_before(PplProgram *program, const PplEvent *event)
 	for (int i = 0; i < program->source_key->ncolumns; i++)
 		ppl_source_row_require(program, event,
 							   program->source_key->columns[i].attnum);
+	for (int i = 0; program->workers > 1 &&
+		 i < list_length(program->pipeline->partitioning.key); i++)
+		ppl_source_row_require(program, event,
+							   atoi(list_nth(program->pipeline->partitioning.key, i)));
 	if (event->kind == PPL_REC_UPDATE && event->old_tuple != NULL)
 		return ppl_program_key_row(program, event, event->old_tuple);
 	return ppl_program_key_row(program, event, event->tuple);
@@ -62,14 +66,39 @@ digest_of(PplProgram *program, const PplRow *row)
 	return ppl_digest(program->source_digester, values, nulls);
 }
 
+/* An event may have become a dead letter before anybody had to know. */
+static void
+require_digests(const PplEvent *event)
+{
+	const PplOriginId *origin = &event->origin;
+
+	if (event->kind == PPL_REC_DELETE || event->superseded ||
+		(origin->before[0] | origin->before[1] |
+		 origin->after[0] | origin->after[1]) != 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_EXCEPTION),
+			 errmsg("it is not known which row of the source a row was made of"),
+			 errdetail("It was handed over before there was an output of mode upsert behind.")));
+}
+
 /*
  * Short names of the row before an event and after it, which are the same unless
- * it changes the key.
+ * it changes the key.  What a segment before handed over has them with it.
  */
 void
 ppl_source_row_digests(PplProgram *program, const PplEvent *event,
 					   PplDigest *before, PplDigest *after)
 {
+	if (program->pipeline->upstream != 0)
+	{
+		before->high = event->origin.before[0];
+		before->low = event->origin.before[1];
+		after->high = event->origin.after[0];
+		after->low = event->origin.after[1];
+		require_digests(event);
+		return;
+	}
 	*before = digest_of(program, ppl_source_row_before(program, event));
 	*after = *before;
 	if (event->kind == PPL_REC_UPDATE && event->old_tuple != NULL)

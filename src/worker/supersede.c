@@ -5,7 +5,9 @@
  * An upsert output never goes back: a dead letter whose source row was changed by a
  * later event has nothing to say about it any more when it is run again.  So each
  * dead letter of a pipeline with such outputs keeps the key of its source row, and
- * batches mark those that they pass, as long as there are any.
+ * batches mark those that they pass, as long as there are any.  A dead letter belongs
+ * to the partition of its event's row, and no other worker marks it or runs it again:
+ * the next event of that source row passes this partition, whatever it changes.
  *
  * Runs in a worker, at the end of a chunk, in the batch's transaction.
  */
@@ -15,6 +17,7 @@
 #include "catalog/pg_type.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/pg_lsn.h"
 
 #include "catalog/names.h"
 #include "catalog/sql.h"
@@ -22,6 +25,7 @@
 #include "worker/policy.h"
 #include "worker/run.h"
 #include "worker/session.h"
+#include "worker/share.h"
 #include "worker/source_row.h"
 #include "worker/supersede.h"
 
@@ -66,7 +70,8 @@ find_keys(PplWorker *worker, const PplBatch *batch, int ordinal, EventKeys *keys
 	keys->program = worker->program;
 	keys->event = &batch->events[ordinal - 1];
 	keys->known = false;
-	if (keys->event->kind == PPL_REC_TRUNCATE)
+	if (keys->event->kind == PPL_REC_TRUNCATE ||
+		keys->event->concern == PPL_CONCERN_NONE)
 		return;
 	if (ppl_outcome_of(ordinal)->fate != PPL_FATE_FAILED)
 		read_keys(keys);
@@ -84,13 +89,26 @@ touch(HTAB *table, PplDigest digest, int ordinal)
 	touched->ordinal = ordinal;
 }
 
-/* Did a later event of this chunk touch a source row? */
+/* Are these of one event of the source? */
 static bool
-touched_after(HTAB *table, PplDigest digest, int ordinal)
+same_origin(const PplEvent *a, const PplEvent *b)
+{
+	return a->origin.commit_lsn == b->origin.commit_lsn &&
+		a->origin.seq == b->origin.seq;
+}
+
+/*
+ * Did a later event of this chunk touch a source row?  The last one that did may be
+ * another row of the same event; then so is all between.
+ */
+static bool
+touched_after(HTAB *table, const PplBatch *batch, PplDigest digest, int ordinal)
 {
 	const Touched *touched = hash_search(table, &digest, HASH_FIND, NULL);
 
-	return touched != NULL && touched->ordinal > ordinal;
+	return touched != NULL && touched->ordinal > ordinal &&
+		!same_origin(&batch->events[touched->ordinal - 1],
+					 &batch->events[ordinal - 1]);
 }
 
 /* The source rows that were touched, as an array; NULL if there are none. */
@@ -111,29 +129,44 @@ touched_rows(HTAB *table)
 
 /*
  * Mark the open letters of earlier batches whose source rows were touched, or all
- * of them.  Note whether there are any.
+ * of them; but not those of rows of the first event, if some were in a chunk before.
+ * Note whether there are any.
  */
 static void
-mark_letters(PplWorker *worker, HTAB *table, bool all)
+mark_letters(PplWorker *worker, const PplBatch *batch, HTAB *table, bool all)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(worker->pipeline_id), touched_rows(table)};
+	PplPortion	portion = ppl_worker_portion(worker);
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(worker->pipeline_id),
+		ppl_sql_arg_int(portion.workers),
+		ppl_sql_arg_int(portion.partition),
+		touched_rows(table),
+		ppl_sql_arg_int(worker->place.segment),
+		ppl_sql_arg(LSNOID, LSNGetDatum(batch->events[0].origin.commit_lsn)),
+		ppl_sql_arg_int(batch->events[0].origin.seq),
+	};
 	PplSqlResult *rows;
 
 	if (all)
 		(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
 						   " SET superseded = true, removal_digest = NULL"
-						   " WHERE pipeline_id = $1 AND state = 'open'",
-						   1, args);
+						   " WHERE pipeline_id = $1 AND segment = $5 AND state = 'open'"
+						   " AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3",
+						   5, args);
 	else
 		(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
-						   " SET superseded = superseded OR COALESCE(source_digest = ANY ($2), false),"
-						   "  removal_digest = CASE WHEN removal_digest = ANY ($2) THEN NULL"
+						   " SET superseded = superseded OR COALESCE(source_digest = ANY ($4), false),"
+						   "  removal_digest = CASE WHEN removal_digest = ANY ($4) THEN NULL"
 						   "   ELSE removal_digest END"
-						   " WHERE pipeline_id = $1 AND state = 'open'"
-						   " AND (source_digest = ANY ($2) OR removal_digest = ANY ($2))",
+						   " WHERE pipeline_id = $1 AND segment = $5 AND state = 'open'"
+						   " AND (source_digest = ANY ($4) OR removal_digest = ANY ($4))"
+						   " AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3"
+						   " AND (commit_lsn, seq) IS DISTINCT FROM ($6, $7)",
 						   lengthof(args), args);
 	rows = ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_DEAD_LETTERS
-					   " WHERE pipeline_id = $1 AND state = 'open')", 1, args);
+					   " WHERE pipeline_id = $1 AND segment = $5 AND state = 'open'"
+					   " AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3)",
+					   5, args);
 	self.no_letters = !ppl_sql_bool(rows, 0, 0);
 }
 
@@ -149,16 +182,26 @@ describe_letter(const PplBatch *batch, int ordinal, const EventKeys *keys,
 	letter->has_row = event->kind != PPL_REC_DELETE;
 	letter->row = keys->after;
 	letter->superseded = event->superseded || last_truncate > ordinal ||
-		touched_after(table, keys->after, ordinal);
+		touched_after(table, batch, keys->after, ordinal);
 	letter->owes_removal = event->kind != PPL_REC_INSERT && !event->removed &&
 		ppl_outcome_of(ordinal)->inert && last_truncate < ordinal &&
-		!touched_after(table, keys->before, ordinal);
+		!touched_after(table, batch, keys->before, ordinal);
 	letter->removal = keys->before;
 }
 
 /*
+ * Other dead letters are this worker's from now on.
+ */
+void
+ppl_supersede_forget(void)
+{
+	self.no_letters = false;
+}
+
+/*
  * A chunk was run: mark the dead letters that its events made stale, and say what
- * those that it leaves must keep, by ordinal; NULL if the pipeline has no upsert.
+ * those that it leaves must keep, by ordinal; NULL if there is no upsert, here or
+ * behind.
  * With redrive the events are old ones, and make nothing stale.
  */
 PplLetterKeys *
@@ -172,7 +215,7 @@ ppl_supersede_letters(PplWorker *worker, const PplBatch *batch, bool redrive)
 	bool		leaves = false;
 	int			formats;
 
-	if (!worker->program->statement->has_upserts)
+	if (!worker->program->statement->keyed)
 		return NULL;
 	for (int ordinal = 1; ordinal <= batch->nevents && !leaves; ordinal++)
 		leaves = ppl_policy_leaves_letter(worker, batch, ordinal);
@@ -199,7 +242,7 @@ ppl_supersede_letters(PplWorker *worker, const PplBatch *batch, bool redrive)
 	}
 	ppl_session_unpin_formats(formats);
 	if (!redrive && !self.no_letters)
-		mark_letters(worker, table, last_truncate > 0);
+		mark_letters(worker, batch, table, last_truncate > 0);
 	if (!leaves)
 		return NULL;
 

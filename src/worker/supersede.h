@@ -22,4 +22,6 @@ extern PplLetterKeys *ppl_supersede_letters(PplWorker *worker,
 											const PplBatch *batch,
 											bool redrive);
 
+extern void ppl_supersede_forget(void);
+
 #endif							/* PPL_SUPERSEDE_H */

@@ -247,9 +247,13 @@ ppl_upsert_apply(PplWorker *worker, const PplBatch *batch, int first, int last)
 	for (int i = 0; i < self.noutputs; i++)
 	{
 		if (changes[i] != NULL)
-			ppl_kept_replace(program->statement->upserts[i]->output->output_id,
-							 changes[i]->sources, changes[i]->nsources,
-							 changes[i]->kept, changes[i]->nkept);
+		{
+			int			output_id = program->statement->upserts[i]->output->output_id;
+
+			ppl_kept_remove(output_id, ppl_worker_portion(worker),
+							changes[i]->sources, changes[i]->nsources);
+			ppl_kept_add(output_id, changes[i]->kept, changes[i]->nkept);
+		}
 	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextDelete(self.context);
@@ -262,12 +266,17 @@ ppl_upsert_apply(PplWorker *worker, const PplBatch *batch, int first, int last)
 ErrorData *
 ppl_upsert_refuse_truncate(PplWorker *worker)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(worker->pipeline_id)};
+	const PplStatement *statement = worker->program->statement;
+	PplSqlArg  *ids = palloc((statement->noutputs + 1) * sizeof(PplSqlArg));
+	PplSqlArg	args[1];
 	PplSqlResult *rows;
 	ErrorData  *error;
 
-	if (!worker->program->statement->has_upserts)
+	if (!statement->has_upserts)
 		return NULL;
+	for (int i = 0; i < statement->noutputs; i++)
+		ids[i] = ppl_sql_arg_int(statement->outputs[i]->output_id);
+	args[0] = ppl_sql_arg_array(ids, statement->noutputs);
 	rows = ppl_sql_run("SELECT mine.name, p.name, other.name, other.target_name"
 					   " FROM " PPL_OUTPUTS " mine"
 					   " JOIN " PPL_OUTPUTS " other"
@@ -276,7 +285,7 @@ ppl_upsert_refuse_truncate(PplWorker *worker)
 					   "   OR other.target IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(mine.target) t)"
 					   "   OR mine.target IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(other.target) t))"
 					   " JOIN " PPL_PIPELINES " p ON p.pipeline_id = other.pipeline_id"
-					   " WHERE mine.pipeline_id = $1 AND mine.mode = 'upsert'"
+					   " WHERE mine.output_id = ANY ($1) AND mine.mode = 'upsert'"
 					   " ORDER BY mine.output_id, other.output_id LIMIT 1",
 					   lengthof(args), args);
 	if (rows->nrows == 0)

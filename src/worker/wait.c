@@ -5,7 +5,8 @@
  * Runs outside transactions.  New events do not shorten the wait, but what may
  * be the repair does: a change of any definition or object, of the settings, or
  * a word about dead letters, whose control record lies behind the events that
- * the worker cannot process.
+ * the worker cannot process.  If others wait for a process, it does not wait but
+ * ends; then capture and the launcher shorten the time until its successor comes.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -15,10 +16,8 @@
 
 #include "base/clock.h"
 #include "base/process.h"
+#include "worker/turn.h"
 #include "worker/wait.h"
-
-#define PPL_REPAIR_MS		100
-#define PPL_REPAIR_SHIFT	6	/* up to 6.4 s */
 
 /*
  * Wait for so many milliseconds, or until there is a reason to look again.  Any
@@ -36,6 +35,7 @@ ppl_wait(PplWorker *worker, int64 delay)
 	for (;;)
 	{
 		int64		passed = ppl_clock_ms() - begin;
+		uint32		repairs = pg_atomic_read_u32(&worker->consumer->repairs);
 		TransactionId letters = pg_atomic_read_u32(&worker->consumer->letters_xid);
 
 		if (ppl_worker_disturbed(worker))
@@ -45,6 +45,7 @@ ppl_wait(PplWorker *worker, int64 delay)
 			worker->letters_seen = letters;
 			return PPL_WAIT_LETTERS;
 		}
+		pg_read_barrier();
 		AcceptInvalidationMessages();
 		if (!shortened && ppl_program_objects_changed())
 		{
@@ -54,6 +55,7 @@ ppl_wait(PplWorker *worker, int64 delay)
 		}
 		if (passed >= delay || PgReloadTime != reloaded_at)
 			return PPL_WAIT_OVER;
-		ppl_process_wait((long) (delay - passed));
+		ppl_turn_spare(worker, delay - passed, repairs);
+		ppl_process_wait_spare((long) (delay - passed));
 	}
 }

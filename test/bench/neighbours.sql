@@ -2,7 +2,7 @@
 -- with a trouble of the kind :kind.
 TRUNCATE neighbour;
 SELECT pipeline.create_pipeline('neighbour', source => 'orders');
-SELECT pipeline.add_stage('neighbour', 'stage', 'transform', (:'kind' || '_neighbour(orders)')::regprocedure, timeout => '500 ms');
+SELECT pipeline.add_stage('neighbour', 'stage', 'transform', (:'kind' || '_neighbour(orders)')::regprocedure, timeout => CASE WHEN :'kind' <> 'sleeping' THEN interval '500 ms' END);
 SELECT pipeline.add_output('neighbour', 'neighbour');
 SELECT pipeline.start('neighbour');
 SELECT :'kind' = 'stopped' AS stopped \gset

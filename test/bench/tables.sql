@@ -213,6 +213,7 @@ CREATE FUNCTION processor(who text, OUT used float8, OUT waited float8) LANGUAGE
 		CROSS JOIN LATERAL (SELECT string_to_array(
 			pg_read_file('/proc/' || a.pid || '/schedstat', 0, 100, true), ' ')) s (words)
 	WHERE CASE WHEN who = 'pipeline' THEN a.backend_type IN ('pipeline capture', 'pipeline worker')
+		WHEN who = 'capture' THEN a.backend_type = 'pipeline capture'
 		ELSE a.pid = pg_backend_pid() END
 $$;
 

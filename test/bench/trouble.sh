@@ -28,7 +28,7 @@ neighbours()
 {
 	local round=$1 kind probe
 
-	for kind in healthy stopped broken poisoned hanging; do
+	for kind in healthy stopped broken poisoned hanging sleeping; do
 		say "round $round of $rounds: beside a pipeline that is $kind"
 		empty_tables
 		with_extension

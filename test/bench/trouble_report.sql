@@ -30,5 +30,6 @@ FROM (VALUES
 	(2, 'is stopped', 'beside_stopped'),
 	(3, 'cannot go on: a table is missing', 'beside_broken'),
 	(4, 'has an error in one event of a hundred', 'beside_poisoned'),
-	(5, 'hangs for 0.5 s in one event of a thousand', 'beside_hanging')) v (n, label, what) ORDER BY n;
+	(5, 'hangs for 0.5 s in one event of a thousand', 'beside_hanging'),
+	(6, 'takes a second for each event', 'beside_sleeping')) v (n, label, what) ORDER BY n;
 \qecho

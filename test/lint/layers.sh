@@ -4,7 +4,7 @@ cd "$(dirname "$0")/../.." || exit
 awk '
 BEGIN {
 	may["base"] = "base"; may["catalog"] = "base catalog"; may["spool"] = "base spool"
-	may["capture"] = "base spool catalog backlog/store.h capture"; may["backlog"] = "base spool catalog backlog"; may["stream"] = "base spool catalog stream"
+	may["capture"] = "base spool catalog backlog/store.h stream/message.h capture"; may["backlog"] = "base spool catalog backlog"; may["stream"] = "base spool catalog stream"
 	may["aggregate"] = "base catalog aggregate"
 	may["worker"] = "base spool catalog aggregate backlog/store.h stream/message.h worker"
 	may["launcher"] = "base spool catalog launcher"

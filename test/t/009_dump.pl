@@ -44,7 +44,11 @@ SELECT pipeline.add_stage('of_$role', 'double', 'transform', query => 'SELECT id
 SELECT pipeline.add_output('of_$role', 'dst');
 SELECT pipeline.add_output('of_$role', 'odd', transform => 'only_odd(dst)');
 SELECT pipeline.start('of_$role');
-INSERT INTO src SELECT n, n FROM generate_series(1, 20) n;
+INSERT INTO src SELECT n, n FROM generate_series(1, 9) n;
+SELECT pipeline.wait_for('of_$role');
+SELECT pipeline.deploy_stage('of_$role', 'double', query => 'SELECT id, v + v AS v, session_user AS who FROM event');
+SELECT pipeline.alter_stage('of_$role', 'check', settings => '{"batch_rows": 7}');
+INSERT INTO src SELECT n, n FROM generate_series(10, 20) n;
 INSERT INTO src VALUES (21, -1), (22, 50);
 SQL
 }
@@ -76,6 +80,7 @@ SELECT pipeline, owner, source, operations, consistency, lineage, search_path, v
   FROM pipeline.pipelines ORDER BY 1;
 SELECT * FROM pipeline.stages ORDER BY 1, 2;
 SELECT * FROM pipeline.outputs ORDER BY 1, 2;
+SELECT * FROM pipeline.stage_versions ORDER BY pipeline, since;
 SELECT pipeline, id, stage, kind, reason, event, state FROM pipeline.dead_letters ORDER BY 1, 2;
 SELECT pipeline, output, commit_lsn, seq, outcome, source_key, output_key
   FROM pipeline.lineage ORDER BY 1, 2, 3, 4;
@@ -121,6 +126,22 @@ $node->poll(
 $node->safe_psql($_, 'INSERT INTO alice.src VALUES (31, 3); INSERT INTO bob.src VALUES (31, 3)')
   for 'restored', 'scripted';
 
+# The functions are what they were, so there is no other version of a stage, and
+# versions go on where they were.
+sub versions_go_on
+{
+	my ($on, $db) = @_;
+
+	is($on->value(q{SELECT string_agg(concat(stage, version, deployed_by IS NULL), ' ' ORDER BY since)
+		FROM pipeline.stage_versions WHERE pipeline = 'of_alice'}, db => $db),
+		'check1f double1f double2f', "$db: no function is another one");
+	is($on->value(q{SET search_path = alice;
+		SELECT pipeline.deploy_stage('of_alice', 'check', version => 1),
+			pipeline.deploy_stage('of_alice', 'double', version => 1)}, db => $db),
+		'1|1', "$db: back to the versions that were restored");
+	return;
+}
+
 # Each copy starts from now on, and the original does not notice.
 for my $db ('restored', 'scripted')
 {
@@ -144,6 +165,7 @@ SELECT pipeline.add_output('new', 'new_dst');
 SELECT pipeline.start('new');
 INSERT INTO new_src VALUES (1);
 SQL
+	versions_go_on($node, $db);
 	$node->caught_up('new', db => $db);
 	$node->same_rows('TABLE new_dst', 'TABLE new_src', db => $db, "$db: a new pipeline works");
 }
