@@ -155,6 +155,9 @@ ppl_checkpoint_birth(PplPlace place, PplPosition position, int version,
 					   " SELECT $1, $2, p, $4, $5, $6, $10, $6, $7, $8, $9,"
 					   "  pg_catalog.clock_timestamp()"
 					   " FROM pg_catalog.generate_series(1, $10) p"
+					   " WHERE NOT EXISTS (SELECT FROM " PPL_CHECKPOINTS " c"
+					   "  WHERE c.pipeline_id = $1 AND c.segment = $2"
+					   "  AND c.partition = p)"
 					   " ON CONFLICT (pipeline_id, segment, partition) DO NOTHING",
 					   lengthof(args), args);
 }
