@@ -137,7 +137,9 @@ pipeline_hand(PG_FUNCTION_ARGS)
 	if (!is_hand_row(desc))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("this function belongs to the statement of a pipeline")));
+				 errmsg("this function belongs to the statement of a pipeline"),
+				 errdetail("The row is not what the last stage of the segment returns."),
+				 errhint("It can be called by the worker of a pipeline only.")));
 
 	oldcontext = MemoryContextSwitchTo(self.batch->scratch);
 	if (self.desc == NULL)
@@ -190,7 +192,9 @@ part_of(const PplEvent *event, int number)
 	if (2 * bits + 1 > 30 || part > (PG_INT32_MAX >> (2 * bits + 1)))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("an event was made into too many rows over several segments")));
+				 errmsg("an event was made into too many rows over several segments"),
+				 errdetail("They are numbered in 30 bits, of which each segment takes what its rows of one event need."),
+				 errhint("Leave out isolate => true where one row is made into many, or make fewer of them.")));
 	part = (part << bits) | (number - (1 << bits));
 	return (part << (bits + 1)) | (1 << bits);
 }
