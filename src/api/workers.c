@@ -36,10 +36,12 @@
 PPL_FUNCTION(pipeline_partition_number);
 PPL_FUNCTION(pipeline_partition_of);
 
-static void check_outputs(const PplPipeline *pipeline);
+static void check_outputs(const PplPipeline *pipeline,
+						  const PplPipeline *segment);
 static bool equal_words(const List *a, const List *b);
-static void refuse_behind(const PplOutput *output) pg_attribute_noreturn();
-static void check_output_key(const PplPipeline *pipeline,
+static void check_hand_over(const PplPipeline *pipeline,
+							const PplOutput *output);
+static void check_output_key(const PplPipeline *segment,
 							 const PplOutput *output);
 static List *choose_columns(const PplPipeline *pipeline);
 static void forget_of_first(const PplPipeline *pipeline);
@@ -133,7 +135,6 @@ void
 ppl_workers_settle(PplPipeline *pipeline)
 {
 	PplPartitioning *how = &pipeline->partitioning;
-	bool		several = false;
 	ListCell   *lc;
 
 	if (!pipeline->born)
@@ -170,12 +171,10 @@ ppl_workers_settle(PplPipeline *pipeline)
 	{
 		PplPipeline *segment = lfirst(lc);
 
-		several |= segment->partitioning.workers > 1;
 		if (segment->upstream != 0 && segment->stages != NIL)
 			settle_behind(pipeline, segment);
+		check_outputs(pipeline, segment);
 	}
-	if (several || how->workers > 1)
-		check_outputs(pipeline);
 }
 
 /* A stage that has become the first one reads the source, by the pipeline's workers. */
@@ -247,14 +246,6 @@ settle_behind(const PplPipeline *pipeline, PplPipeline *segment)
 	}
 	if (how->workers == 1)
 		return;
-	if (segment->operations != PPL_OP_INSERT)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("several workers of a stage are not supported yet if rows of the source may change or go"),
-				 errdetail("Stage \"%s\" has %d workers, and operations of pipeline \"%s\" are not {insert} alone.",
-						   ((PplStage *) linitial(segment->stages))->name,
-						   how->workers, pipeline->name),
-				 errhint("Use workers => 1 for the stage, or operations => '{insert}' for the pipeline.")));
 	ppl_workers_check(segment);
 	check_order(pipeline, segment);
 }
@@ -396,40 +387,74 @@ choose_columns(const PplPipeline *pipeline)
 	return columns;
 }
 
+/* Do the outputs of a segment go with its workers, and with those before it? */
 static void
-check_outputs(const PplPipeline *pipeline)
+check_outputs(const PplPipeline *pipeline, const PplPipeline *segment)
 {
 	ListCell   *lc;
 
-	foreach(lc, ppl_definition_segments(pipeline))
+	foreach(lc, segment->outputs)
 	{
-		const PplPipeline *segment = lfirst(lc);
-		ListCell   *lc2;
+		const PplOutput *output = lfirst(lc);
 
-		foreach(lc2, segment->outputs)
-		{
-			const PplOutput *output = lfirst(lc2);
-
-			if (output->upsert && segment->upstream != 0)
-				refuse_behind(output);
-			else if (output->upsert && pipeline->partitioning.workers > 1)
-				check_output_key(pipeline, output);
-		}
+		if (!output->upsert)
+			continue;
+		if (segment->partitioning.workers > 1)
+			check_output_key(segment, output);
+		if (segment->upstream != 0 && pipeline->partitioning.workers > 1)
+			check_hand_over(pipeline, output);
 	}
 }
 
+/* Is a column of the source, by number, one of those that tell its rows apart? */
+static bool
+in_source_key(const PplPipeline *pipeline, AttrNumber attnum)
+{
+	Relation	source = try_relation_open(pipeline->source, AccessShareLock);
+	PplKey	   *key = source == NULL ? NULL : ppl_key_of_source(source);
+	bool		found = false;
+
+	for (int i = 0; key != NULL && i < key->ncolumns; i++)
+		found |= key->columns[i].attnum == attnum;
+	if (source != NULL)
+		relation_close(source, NoLock);
+	return found;
+}
+
 /*
- * What several workers hand over comes in the order of each key, and no other: a
- * source row that went from one to another may come in the wrong one.
+ * An upsert output behind several workers of the first segment is right in the end
+ * because a worker that handed over rows of a source row hands over, later, that the row
+ * is not its own any more (adr/0022).  So there must be such a worker, and it must be
+ * told.
  */
 static void
-refuse_behind(const PplOutput *output)
+check_hand_over(const PplPipeline *pipeline, const PplOutput *output)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("an output of mode upsert behind a segment with several workers is not supported yet"),
-			 errdetail("Output \"%s\" is in a segment behind the first one.", output->name),
-			 errhint("Use mode => 'append', workers => 1 for the pipeline and its stages, or stages without isolate.")));
+	const PplPartitioning *how = &pipeline->partitioning;
+	const uint16 moves = PPL_OP_UPDATE | PPL_OP_DELETE;
+
+	if (how->columns == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the events of one source row could come to output \"%s\" in any order",
+						output->name),
+				 errdetail("It is behind a hand-over by %d workers, and partition_by is not given: each event of a row may be another worker's.",
+						   how->workers),
+				 errhint("Use create_pipeline(..., partition_by => '{column, ...}'), or workers => 1, or mode => 'append'.")));
+	if ((pipeline->operations & moves) == moves)
+		return;
+	for (int i = 0; i < list_length(how->columns); i++)
+	{
+		if (in_source_key(pipeline, (AttrNumber) atoi(list_nth(how->key, i))))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the events of one source row could come to output \"%s\" in any order",
+						output->name),
+				 errdetail("It is behind a hand-over by %d workers. Column \"%s\" of partition_by is not in the key of the source, so a row may come again in another partition; and without update and delete in operations the one that had it is not told.",
+						   how->workers, (char *) list_nth(how->columns, i)),
+				 errhint("Use operations => '{insert,update,delete}', or partition_by with columns of the source's key alone, or workers => 1, or mode => 'append'.")));
+	}
 }
 
 /* The names of a key, for a message. */
@@ -446,13 +471,14 @@ key_names(const PplKey *key)
 }
 
 /*
- * One key belongs to one worker: the columns of partition_by are in it, by name,
- * and hashed alike.
+ * One key belongs to one worker of a segment: the columns of partition_by are in it, by
+ * name, and hashed alike.
  */
 static void
-check_output_key(const PplPipeline *pipeline, const PplOutput *output)
+check_output_key(const PplPipeline *segment, const PplOutput *output)
 {
-	const PplPartitioning *how = &pipeline->partitioning;
+	const PplPartitioning *how = &segment->partitioning;
+	bool		behind = segment->upstream != 0;
 	PplKey	   *key = key_of(output);
 
 	if (key == NULL)
@@ -462,6 +488,10 @@ check_output_key(const PplPipeline *pipeline, const PplOutput *output)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("several workers could write one row of output \"%s\"",
 						output->name),
+				 behind ?
+				 errdetail("Its key is (%s). Stage \"%s\" has %d workers, and partition_by is not given.",
+						   key_names(key), ((PplStage *) linitial(segment->stages))->name,
+						   how->workers) :
 				 errdetail("Its key is (%s). The keys of the upsert outputs have no column of the source in common by which events could be shared out, and partition_by is not given.",
 						   key_names(key)),
 				 errhint("Use partition_by => '{column, ...}' with columns that the key has by the same names, or workers => 1, or mode => 'append'.")));
@@ -469,7 +499,7 @@ check_output_key(const PplPipeline *pipeline, const PplOutput *output)
 	{
 		const char *name = list_nth(how->columns, i);
 		const PplKeyColumn *column = ppl_key_column(key, name);
-		Oid			type = get_atttype(pipeline->source,
+		Oid			type = get_atttype(segment->source,
 									   (AttrNumber) atoi(list_nth(how->key, i)));
 
 		if (column == NULL)
@@ -479,8 +509,8 @@ check_output_key(const PplPipeline *pipeline, const PplOutput *output)
 							output->name, name),
 					 errdetail("Its key is (%s). With %d workers, two of them could write one row.",
 							   key_names(key), how->workers),
-					 errhint("Use partition_by with columns that the key has by the same names, or key => '{%s, ...}', or mode => 'append'.",
-							 name)));
+					 errhint("Use partition_by with columns that the key has by the same names, or key => '{%s, ...}', or mode => 'append'%s.",
+							 name, behind ? ", or isolate => true for the output" : "")));
 		if (OidIsValid(type) &&
 			lookup_type_cache(column->type, TYPECACHE_HASH_OPFAMILY)->hash_opf !=
 			lookup_type_cache(type, TYPECACHE_HASH_OPFAMILY)->hash_opf)
@@ -488,8 +518,10 @@ check_output_key(const PplPipeline *pipeline, const PplOutput *output)
 					(errcode(ERRCODE_DATATYPE_MISMATCH),
 					 errmsg("column \"%s\" of the key of output \"%s\" has another type than that of partition_by",
 							name, output->name),
-					 errdetail("It is %s, and in the source %s: they are hashed in different ways.",
-							   format_type_be(column->type), format_type_be(type)),
+					 errdetail("It is %s, and in the %s %s: they are hashed in different ways.",
+							   format_type_be(column->type),
+							   behind ? "rows that are handed over" : "source",
+							   format_type_be(type)),
 					 errhint("Give both columns the same type.")));
 	}
 }

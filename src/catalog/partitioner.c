@@ -212,7 +212,7 @@ require_old_of(const PplPipeline *pipeline, Relation rel, const Relation root)
 /*
  * Does the log tell of updates and deletes from which partition a row goes?  Error
  * 55000 with the command that mends it.  Of a partitioned table its partitions are
- * asked, if partitions is set.
+ * asked, if partitions is set.  What is handed over has no old rows, and needs none.
  */
 void
 ppl_partition_require_old(const PplPipeline *pipeline, bool partitions)
@@ -220,7 +220,8 @@ ppl_partition_require_old(const PplPipeline *pipeline, bool partitions)
 	Relation	source;
 	ListCell   *lc;
 
-	if ((pipeline->operations & (PPL_OP_UPDATE | PPL_OP_DELETE)) == 0 ||
+	if (pipeline->upstream != 0 ||
+		(pipeline->operations & (PPL_OP_UPDATE | PPL_OP_DELETE)) == 0 ||
 		pipeline->partitioning.key == NIL)
 		return;
 	source = try_relation_open(pipeline->source, AccessShareLock);

@@ -417,7 +417,9 @@ take_kept(Fold *fold, int ordinal, PplDigest digest)
 		if (target->writer.commit_lsn != row->event.commit_lsn ||
 			target->writer.seq != row->event.seq)
 			continue;
-		memset(&target->writer, 0, sizeof(target->writer));
+		/* where older events may still come, they do not write the key again */
+		if (!fold->worker->program->pipeline->unordered)
+			memset(&target->writer, 0, sizeof(target->writer));
 		values = palloc0(key->ncolumns * sizeof(Datum));
 		nulls = palloc0(key->ncolumns * sizeof(bool));
 		if (row->nkeys != key->ncolumns)
@@ -490,8 +492,8 @@ put_kept(Fold *fold, PplPut *put, int part, Source *source)
 }
 
 /*
- * Dead letters that are run again may come after later events of other source
- * rows: read which event wrote their keys last.
+ * Events may come after later ones of other source rows: read which event wrote their
+ * keys last.
  */
 static void
 load_last(Fold *fold, const PplPut *puts, int nputs)
@@ -517,10 +519,15 @@ load_last(Fold *fold, const PplPut *puts, int nputs)
 	}
 }
 
-/* Is one of these events a dead letter that is run again, here or in a segment before? */
+/*
+ * May one of these events come after later ones?  A dead letter that is run again, here
+ * or in a segment before, does; and all may that several workers hand over.
+ */
 static bool
 any_late(const Fold *fold, int first, int last)
 {
+	if (fold->worker->program->pipeline->unordered)
+		return true;
 	for (int ordinal = first; ordinal <= last; ordinal++)
 	{
 		const PplEvent *event = &fold->batch->events[ordinal - 1];

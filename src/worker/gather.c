@@ -293,7 +293,8 @@ take_change(PplBatch *batch, PplSpoolReader *reader, PplSpoolPos end,
 	event->in_old = record.schema->in_old;
 	if ((header->flags & PPL_REC_HANDED) != 0)
 		set_origin(event, &record.origin);
-	event->concern = concern;
+	event->concern = (event->origin.flags & PPL_ORIGIN_OLD_ROW) != 0 ?
+		PPL_CONCERN_OLD_ROW : concern;
 	event->removed = arrives;
 	event->hashed = shared && concern != PPL_CONCERN_UNSURE;
 	event->hash = hash;

@@ -31,8 +31,9 @@ typedef struct PplBatchTxn
 typedef enum PplConcern
 {
 	PPL_CONCERN_ALL = 0,		/* it is its own */
-	PPL_CONCERN_OLD_ROW,		/* its row went to another partition: what it
-								 * produced here is removed, and that is all */
+	PPL_CONCERN_OLD_ROW,		/* its row is, or went, in another partition:
+								 * what its source row produced here before is
+								 * removed, and that is all */
 	PPL_CONCERN_UNSURE,			/* not known yet */
 	PPL_CONCERN_NONE
 } PplConcern;
@@ -118,6 +119,19 @@ typedef struct PplGatherRequest
 /* Is nothing left of the source after this event? */
 #define PPL_EVENT_CLEARS(event) \
 	((event)->kind == PPL_REC_TRUNCATE && !(event)->partial)
+
+/*
+ * May rows that its source row made before go because of an event of this kind?  An
+ * inserted row made some only if operations do not tell all by which it could go.
+ */
+static inline bool
+ppl_event_takes_away(PplRecordKind kind, uint16 operations)
+{
+	const uint16 all = PPL_OP_UPDATE | PPL_OP_DELETE;
+
+	return kind == PPL_REC_UPDATE || kind == PPL_REC_DELETE ||
+		(kind == PPL_REC_INSERT && (operations & all) != all);
+}
 
 extern PplBatch *ppl_batch_create(MemoryContext parent);
 extern void ppl_batch_add_event(PplBatch *batch, const PplRecordHeader *header,

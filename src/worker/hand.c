@@ -291,9 +291,8 @@ write_event(PplRowsMessage *message, int ordinal, Datum *values, bool *nulls)
 }
 
 /*
- * Does somebody behind have to hear of an event that made no row?  What its source
- * row made before is to go.  An inserted row made nothing before, unless nobody was
- * told that it was deleted.
+ * Does somebody behind have to hear of an event that made no row, or that another worker
+ * makes rows of?  What its source row made before is to go.
  */
 static bool
 leaves_word(const PplEvent *event, const PplEventOutcome *outcome)
@@ -303,15 +302,10 @@ leaves_word(const PplEvent *event, const PplEventOutcome *outcome)
 	if (!pipeline->hands_keys || event->superseded ||
 		event->concern == PPL_CONCERN_NONE)
 		return false;
-	switch (event->kind)
-	{
-		case PPL_REC_TRUNCATE:
-			return PPL_EVENT_CLEARS(event) && !outcome->excluded;
-		case PPL_REC_INSERT:
-			return (pipeline->operations & PPL_OP_DELETE) == 0 && !outcome->inert;
-		default:
-			return !outcome->inert;
-	}
+	if (event->kind == PPL_REC_TRUNCATE)
+		return PPL_EVENT_CLEARS(event) && !outcome->excluded;
+	return !outcome->inert &&
+		ppl_event_takes_away(event->kind, pipeline->operations);
 }
 
 static void
@@ -330,6 +324,8 @@ add_origin(PplRowsMessage *message, int ordinal, uint32 part)
 		origin.flags |= PPL_ORIGIN_LATE;
 	if (event->superseded)
 		origin.flags |= PPL_ORIGIN_SUPERSEDED;
+	if (event->concern == PPL_CONCERN_OLD_ROW)
+		origin.flags |= PPL_ORIGIN_OLD_ROW;
 	if (self.program->pipeline->upstream == 0)
 	{
 		memcpy(origin.before, &outcome->before, sizeof(origin.before));

@@ -64,6 +64,19 @@ ppl_policy_begin(void)
 	ppl_breaker_begin();
 }
 
+/*
+ * Does an event fail to remove what its source row made before, where no dead letter may
+ * owe that?  That of an event of another partition would be nobody's; and in a segment
+ * behind, what it owes may be another worker's when their number has changed.
+ */
+static bool
+owes_removal(const PplWorker *worker, const PplBatch *batch, int ordinal)
+{
+	return batch->events[ordinal - 1].concern == PPL_CONCERN_OLD_ROW ||
+		(ppl_outcome_of(ordinal)->inert && !worker->reads_source &&
+		 ppl_worker_portion(worker).workers > 1);
+}
+
 /* What a pipeline says that stands before an event. */
 static ErrorData *
 halt_error(const PplWorker *worker, const PplBatch *batch, int ordinal)
@@ -74,10 +87,10 @@ halt_error(const PplWorker *worker, const PplBatch *batch, int ordinal)
 
 	error->elevel = ERROR;
 	error->sqlerrcode = outcome->error->sqlerrcode;
-	if (event->concern == PPL_CONCERN_OLD_ROW)
-		error->message = psprintf("the old row of event (%X/%X, %u), which went to another partition, cannot be removed: %s",
-								  LSN_FORMAT_ARGS(batch->txns[event->txn].commit_lsn),
-								  event->seq, outcome->error->message);
+	if (owes_removal(worker, batch, ordinal))
+		error->message = psprintf("what the source row of event (%X/%X, %u) made before cannot be removed: %s",
+								  LSN_FORMAT_ARGS(event->origin.commit_lsn),
+								  event->origin.seq, outcome->error->message);
 	else
 		error->message = psprintf("stage \"%s\" halts the pipeline at event (%X/%X, %u): %s",
 								  stage_of(worker, outcome)->name,
@@ -85,7 +98,7 @@ halt_error(const PplWorker *worker, const PplBatch *batch, int ordinal)
 								  event->origin.seq, outcome->error->message);
 	error->detail = outcome->error->detail ?
 		pstrdup(outcome->error->detail) : NULL;
-	error->hint = psprintf(event->concern == PPL_CONCERN_OLD_ROW ?
+	error->hint = psprintf(owes_removal(worker, batch, ordinal) ?
 						   "Mend what is in the way in the output; SELECT pipeline.restart(%s); tries again at once." :
 						   "Mend the stage; SELECT pipeline.restart(%s); tries again at once.",
 						   quote_literal_cstr(worker->name));
@@ -93,15 +106,15 @@ halt_error(const PplWorker *worker, const PplBatch *batch, int ordinal)
 }
 
 /*
- * Does the stage that this event failed in halt the pipeline?  So does a removal for
- * an event of another partition, since it can leave no dead letter.
+ * Does the stage that this event failed in halt the pipeline?  So does a removal that no
+ * dead letter may owe.
  */
 static bool
 halts(const PplWorker *worker, const PplBatch *batch, int ordinal)
 {
 	const PplStage *stage = stage_of(worker, ppl_outcome_of(ordinal));
 
-	if (batch->events[ordinal - 1].concern == PPL_CONCERN_OLD_ROW)
+	if (owes_removal(worker, batch, ordinal))
 		return true;
 	return stage != NULL && stage->on_error == PPL_ON_ERROR_HALT &&
 		batch->events[ordinal - 1].dead_letter_id == 0;

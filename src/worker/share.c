@@ -5,7 +5,9 @@
  * Every worker reads all records and skips those of other partitions, by the hash
  * of catalog/partitioner.c.  An update that takes a row from one partition to another
  * concerns both: it is an event of the partition of its new row, and that of the
- * old row only removes from upsert outputs what the row produced there.
+ * old row only removes from upsert outputs what the row produced there.  What a
+ * segment handed over does not say where the old row was, so it concerns all workers
+ * in that way, if anybody wants it (adr/0022).
  *
  * A record whose layout has a column of partition_by with another type says nothing
  * without a conversion.  Such events are taken by all workers, and looked at again
@@ -97,10 +99,49 @@ ppl_share_passes(const PplGatherRequest *request,
 {
 	if (request->portion.partition > request->portion.workers)
 		return true;
-	return request->partitioner == NULL ||
-		(request->partitioner->ncolumns == 0 &&
-		 !is_mine(request->portion,
-				  ppl_partition_hash_id(header->commit_lsn, header->seq)));
+	if (request->partitioner == NULL)
+		return true;
+	if (request->partitioner->ncolumns > 0 ||
+		((header->flags & PPL_REC_HANDED) != 0 &&
+		 ppl_event_takes_away(header->kind, request->operations)))
+		return false;
+	return !is_mine(request->portion,
+					ppl_partition_hash_id(header->commit_lsn, header->seq));
+}
+
+/*
+ * Has what was handed over something to do with every worker?  Which of them have
+ * rows that its source row made before, nobody knows.  It does not come with the
+ * source row's name if no output wants that.
+ */
+static bool
+is_everybodys(uint16 operations, PplRecordKind kind, const PplOriginId *origin)
+{
+	return ppl_event_takes_away(kind, operations) &&
+		(origin->before[0] | origin->before[1] |
+		 origin->after[0] | origin->after[1]) != 0;
+}
+
+/*
+ * What has this worker to do with a record that was handed over?  One without a row
+ * is the first partition's.
+ */
+static PplConcern
+concern_of_handed(const PplGatherRequest *request, const PplSpoolRecord *record,
+				  uint64 *hash)
+{
+	HeapTuple	row = (HeapTuple) &record->new_tuple;
+
+	if (request->partitioner->ncolumns == 0)
+		*hash = ppl_partition_hash_id(record->header.commit_lsn, record->header.seq);
+	else if (row->t_data != NULL &&
+			 !ppl_partition_hash_tuple(request->partitioner, record->schema->desc,
+									   row, hash))
+		return PPL_CONCERN_UNSURE;
+	if (is_mine(request->portion, *hash))
+		return PPL_CONCERN_ALL;
+	return is_everybodys(request->operations, record->header.kind,
+						 &record->origin) ? PPL_CONCERN_OLD_ROW : PPL_CONCERN_NONE;
 }
 
 /* Does the old row of a change have all columns that are needed? */
@@ -137,6 +178,8 @@ ppl_share_concern(const PplGatherRequest *request,
 
 	*arrives = false;
 	*hash = 0;
+	if ((record->header.flags & PPL_REC_HANDED) != 0)
+		return concern_of_handed(request, record, hash);
 	if (partitioner->ncolumns == 0)
 	{
 		*hash = ppl_partition_hash_id(record->header.commit_lsn, record->header.seq);
@@ -238,6 +281,9 @@ ppl_share_resolve(PplWorker *worker, const PplBatch *batch)
 		mine = was_mine = is_mine(portion, event->hash);
 		if (event->old_tuple != NULL)
 			was_mine = is_mine(portion, hash_of_tuple(worker, event, event->old_tuple));
+		else if (!mine)
+			was_mine = is_everybodys(worker->consumer->operations, event->kind,
+									 &event->origin);
 		event->removed = mine && !was_mine;
 		event->concern = mine ? PPL_CONCERN_ALL :
 			was_mine ? PPL_CONCERN_OLD_ROW : PPL_CONCERN_NONE;

@@ -35,11 +35,14 @@ static struct
 	bool		no_letters;		/* none is open, for sure */
 }			self;
 
-/* The last event of a chunk that touched a source row. */
+/*
+ * The last event of a chunk that touched a source row: in the order of the source, in
+ * which what several workers handed over need not come.
+ */
 typedef struct Touched
 {
 	PplDigest	digest;
-	int			ordinal;
+	PplPosition last;
 } Touched;
 
 /* The source rows of one event. */
@@ -81,56 +84,76 @@ find_keys(PplWorker *worker, const PplBatch *batch, int ordinal, EventKeys *keys
 		FreeErrorData(error);
 }
 
-static void
-touch(HTAB *table, PplDigest digest, int ordinal)
+/* Where an event is in the order of the source. */
+static PplPosition
+position_of(const PplEvent *event)
 {
-	Touched    *touched = hash_search(table, &digest, HASH_ENTER, NULL);
+	PplPosition position = {event->origin.commit_lsn, event->origin.seq};
 
-	touched->ordinal = ordinal;
+	return position;
 }
 
-/* Are these of one event of the source? */
-static bool
-same_origin(const PplEvent *a, const PplEvent *b)
+static void
+touch(HTAB *table, PplDigest digest, const PplEvent *event)
 {
-	return a->origin.commit_lsn == b->origin.commit_lsn &&
-		a->origin.seq == b->origin.seq;
+	bool		found;
+	Touched    *touched = hash_search(table, &digest, HASH_ENTER, &found);
+
+	if (!found || ppl_position_after(position_of(event), touched->last))
+		touched->last = position_of(event);
 }
 
 /*
- * Did a later event of this chunk touch a source row?  The last one that did may be
- * another row of the same event; then so is all between.
+ * Did a later event of this chunk touch a source row?  Another row of the same event
+ * is none.
  */
 static bool
-touched_after(HTAB *table, const PplBatch *batch, PplDigest digest, int ordinal)
+touched_after(HTAB *table, PplDigest digest, const PplEvent *event)
 {
 	const Touched *touched = hash_search(table, &digest, HASH_FIND, NULL);
 
-	return touched != NULL && touched->ordinal > ordinal &&
-		!same_origin(&batch->events[touched->ordinal - 1],
-					 &batch->events[ordinal - 1]);
+	return touched != NULL && ppl_position_after(touched->last, position_of(event));
 }
 
-/* The source rows that were touched, as an array; NULL if there are none. */
-static PplSqlArg
-touched_rows(HTAB *table)
+/*
+ * The source rows that were touched, as three arrays: digests, and the positions of
+ * the events that did so last.  NULLs if there are none.
+ */
+static void
+touched_rows(HTAB *table, PplSqlArg *rows, PplSqlArg *lsns, PplSqlArg *seqs)
 {
 	HASH_SEQ_STATUS scan;
 	Touched    *touched;
-	PplSqlArg  *digests = palloc((hash_get_num_entries(table) + 1) * sizeof(PplSqlArg));
+	Size		size = (hash_get_num_entries(table) + 1) * sizeof(PplSqlArg);
+	PplSqlArg  *digest = palloc(size);
+	PplSqlArg  *lsn = palloc(size);
+	PplSqlArg  *seq = palloc(size);
 	int			n = 0;
 
 	hash_seq_init(&scan, table);
 	while ((touched = hash_seq_search(&scan)) != NULL)
-		digests[n++] = ppl_sql_arg(UUIDOID,
-								   UUIDPGetDatum(ppl_digest_to_uuid(touched->digest)));
-	return n > 0 ? ppl_sql_arg_array(digests, n) : ppl_sql_arg_null(UUIDARRAYOID);
+	{
+		digest[n] = ppl_sql_arg(UUIDOID,
+								UUIDPGetDatum(ppl_digest_to_uuid(touched->digest)));
+		lsn[n] = ppl_sql_arg(LSNOID, LSNGetDatum(touched->last.commit_lsn));
+		seq[n++] = ppl_sql_arg_int(touched->last.seq);
+	}
+	if (n == 0)
+		return;
+	*rows = ppl_sql_arg_array(digest, n);
+	*lsns = ppl_sql_arg_array(lsn, n);
+	*seqs = ppl_sql_arg_array(seq, n);
 }
 
+/* Did a later event than that of letter d touch this source row? */
+#define TOUCHED_AFTER(digest) \
+	"(" digest " = ANY ($4) AND EXISTS (SELECT FROM ROWS FROM (pg_catalog.unnest($4)," \
+	"  pg_catalog.unnest($6), pg_catalog.unnest($7)) AS t (row, lsn, seq)" \
+	"  WHERE t.row = " digest " AND (t.lsn, t.seq) > (d.commit_lsn, d.seq)))"
+
 /*
- * Mark the open letters of earlier batches whose source rows were touched, or all
- * of them; but not those of rows of the first event, if some were in a chunk before.
- * Note whether there are any.
+ * Mark the open letters of earlier batches whose source rows were touched by later
+ * events, or all of them.  Note whether there are any.
  */
 static void
 mark_letters(PplWorker *worker, const PplBatch *batch, HTAB *table, bool all)
@@ -140,12 +163,14 @@ mark_letters(PplWorker *worker, const PplBatch *batch, HTAB *table, bool all)
 		ppl_sql_arg_int(worker->pipeline_id),
 		ppl_sql_arg_int(portion.workers),
 		ppl_sql_arg_int(portion.partition),
-		touched_rows(table),
+		ppl_sql_arg_null(UUIDARRAYOID),
 		ppl_sql_arg_int(worker->place.segment),
-		ppl_sql_arg(LSNOID, LSNGetDatum(batch->events[0].origin.commit_lsn)),
-		ppl_sql_arg_int(batch->events[0].origin.seq),
+		ppl_sql_arg_null(PG_LSNARRAYOID),
+		ppl_sql_arg_null(INT4ARRAYOID),
 	};
 	PplSqlResult *rows;
+
+	touched_rows(table, &args[3], &args[5], &args[6]);
 
 	if (all)
 		(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
@@ -154,14 +179,14 @@ mark_letters(PplWorker *worker, const PplBatch *batch, HTAB *table, bool all)
 						   " AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3",
 						   5, args);
 	else
-		(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
-						   " SET superseded = superseded OR COALESCE(source_digest = ANY ($4), false),"
-						   "  removal_digest = CASE WHEN removal_digest = ANY ($4) THEN NULL"
+		(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS " d"
+						   " SET superseded = superseded OR COALESCE(" TOUCHED_AFTER("d.source_digest") ", false),"
+						   "  removal_digest = CASE WHEN " TOUCHED_AFTER("d.removal_digest") " THEN NULL"
 						   "   ELSE removal_digest END"
 						   " WHERE pipeline_id = $1 AND segment = $5 AND state = 'open'"
-						   " AND (source_digest = ANY ($4) OR removal_digest = ANY ($4))"
-						   " AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3"
-						   " AND (commit_lsn, seq) IS DISTINCT FROM ($6, $7)",
+						   " AND (" TOUCHED_AFTER("d.source_digest")
+						   "  OR " TOUCHED_AFTER("d.removal_digest") ")"
+						   " AND " PPL_PARTITION_NUMBER "(partition_hash, $2) = $3",
 						   lengthof(args), args);
 	rows = ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_DEAD_LETTERS
 					   " WHERE pipeline_id = $1 AND segment = $5 AND state = 'open'"
@@ -182,10 +207,10 @@ describe_letter(const PplBatch *batch, int ordinal, const EventKeys *keys,
 	letter->has_row = event->kind != PPL_REC_DELETE;
 	letter->row = keys->after;
 	letter->superseded = event->superseded || last_truncate > ordinal ||
-		touched_after(table, batch, keys->after, ordinal);
+		touched_after(table, keys->after, event);
 	letter->owes_removal = event->kind != PPL_REC_INSERT && !event->removed &&
 		ppl_outcome_of(ordinal)->inert && last_truncate < ordinal &&
-		!touched_after(table, batch, keys->before, ordinal);
+		!touched_after(table, keys->before, event);
 	letter->removal = keys->before;
 }
 
@@ -237,8 +262,8 @@ ppl_supersede_letters(PplWorker *worker, const PplBatch *batch, bool redrive)
 			last_truncate = ordinal;
 		if (!keys[ordinal].known || redrive)
 			continue;
-		touch(table, keys[ordinal].before, ordinal);
-		touch(table, keys[ordinal].after, ordinal);
+		touch(table, keys[ordinal].before, &batch->events[ordinal - 1]);
+		touch(table, keys[ordinal].after, &batch->events[ordinal - 1]);
 	}
 	ppl_session_unpin_formats(formats);
 	if (!redrive && !self.no_letters)
