@@ -80,8 +80,9 @@ typedef enum PplRecordKind
 #define PPL_ORIGIN_LATE			0x01	/* it was a dead letter: later ones
 										 * may have come before it */
 #define PPL_ORIGIN_SUPERSEDED	0x02	/* one of them changed its source row */
-#define PPL_ORIGIN_OLD_ROW		0x04	/* from a worker that had but the old row:
-										 * the event itself comes from another */
+#define PPL_ORIGIN_OLD_ROW		0x04	/* from a worker that had but the old
+										 * row: the event itself comes from
+										 * another */
 
 /* The source's event that a row which a segment hands over was made of. */
 typedef struct PplOriginId

@@ -185,7 +185,7 @@ set_control(PplBatch *batch, const PplSpoolRecord *record)
 
 /* An event was handed over. */
 static void
-set_origin(PplEvent *event, const PplOriginId * origin)
+set_origin(PplEvent *event, const PplOriginId *origin)
 {
 	event->origin = *origin;
 	event->superseded = (origin->flags & PPL_ORIGIN_SUPERSEDED) != 0;
