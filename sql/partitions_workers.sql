@@ -275,10 +275,18 @@ SELECT pipeline.start('pw8');
 SELECT pipeline.deploy_stage('pw8', 'first', query => 'SELECT id, customer, amount FROM event');
 SELECT pipeline.deploy_stage('pw8', 'first', query => 'SELECT id, amount FROM event');
 SELECT pipeline.drop_pipeline('pw8');
--- rows that change or go
-SELECT pipeline.create_pipeline('pw8', source => 'pw_late', consistency => 'eventual', operations => '{insert,update}');
+-- upserts behind several workers: who made a row must hear of what becomes of it
+ALTER TABLE pw_late REPLICA IDENTITY FULL;
+SELECT pipeline.create_pipeline('pw8', source => 'pw_late', consistency => 'eventual', workers => 2, operations => '{insert,update}', partition_by => '{customer}');
+SELECT pipeline.add_stage('pw8', 'first', 'transform', 'pw_keep(pw_late)');
+SELECT pipeline.add_stage('pw8', 'second', 'transform', 'pw_keep(pw_late)', isolate => true);
+SELECT pipeline.add_output('pw8', 'pw_late_ups', mode => 'upsert');
+SELECT pipeline.drop_pipeline('pw8');
+SELECT pipeline.create_pipeline('pw8', source => 'pw_late', consistency => 'eventual', operations => '{insert,update,delete}');
 SELECT pipeline.add_stage('pw8', 'first', 'transform', 'pw_keep(pw_late)');
 SELECT pipeline.add_stage('pw8', 'second', 'transform', 'pw_keep(pw_late)', isolate => true, workers => 2);
+SELECT pipeline.add_output('pw8', 'pw_late_ups', mode => 'upsert');
+SELECT pipeline.add_output('pw8', 'pw_late_ups', mode => 'upsert', isolate => true);
 SELECT pipeline.drop_pipeline('pw8');
 DROP FUNCTION pw_keep, pw_even;
 DROP TABLE pw_late, pw_late_out, pw_late_ups;
