@@ -37,7 +37,6 @@ PPL_FUNCTION(pipeline_partition_number);
 PPL_FUNCTION(pipeline_partition_of);
 
 static void check_outputs(const PplPipeline *pipeline);
-static bool equal_words(const List *a, const List *b);
 static void refuse_behind(const PplOutput *output) pg_attribute_noreturn();
 static void check_output_key(const PplPipeline *pipeline,
 							 const PplOutput *output);
@@ -231,7 +230,7 @@ settle_behind(const PplPipeline *pipeline, PplPipeline *segment)
 
 	if (pipeline->born && how->key != NIL)
 	{
-		if (!equal_words(how->key, words))
+		if (!ppl_workers_same_words(how->key, words))
 			refuse_another_column(segment);
 	}
 	else if (words != NIL)
@@ -259,8 +258,9 @@ settle_behind(const PplPipeline *pipeline, PplPipeline *segment)
 	check_order(pipeline, segment);
 }
 
-static bool
-equal_words(const List *a, const List *b)
+/* Are these the same words, in the same order? */
+bool
+ppl_workers_same_words(const List *a, const List *b)
 {
 	if (list_length(a) != list_length(b))
 		return false;

@@ -308,7 +308,8 @@ leaves_word(const PplEvent *event, const PplEventOutcome *outcome)
 		case PPL_REC_TRUNCATE:
 			return PPL_EVENT_CLEARS(event) && !outcome->excluded;
 		case PPL_REC_INSERT:
-			return (pipeline->operations & PPL_OP_DELETE) == 0 && !outcome->inert;
+			return (ppl_definition_operations_always(pipeline) & PPL_OP_DELETE) == 0 &&
+				!outcome->inert;
 		default:
 			return !outcome->inert;
 	}
