@@ -25,58 +25,72 @@ CREATE TABLE log (op text, id int, v int);
 CREATE TABLE behind (LIKE log);
 CREATE FUNCTION entry(s src, e pipeline.event) RETURNS SETOF log LANGUAGE sql STABLE AS
 'SELECT (e).operation, (s).id, (s).v';
-SELECT pipeline.create_pipeline('p', source => 'src'),
-	pipeline.add_output('p', 'log', transform => 'entry(src, pipeline.event)'),
+SELECT pipeline.create_pipeline('p', source => 'src', operations => '{update}'),
+	pipeline.add_output('p', 'log', mode => 'append', transform => 'entry(src, pipeline.event)'),
 	pipeline.start('p');
-SELECT pipeline.create_pipeline('q', source => 'src'),
+SELECT pipeline.create_pipeline('q', source => 'src', operations => '{update}'),
 	pipeline.add_stage('q', 'same', 'transform', query => 'SELECT id, v FROM event'),
-	pipeline.add_output('q', 'behind', isolate => true),
+	pipeline.add_output('q', 'behind', mode => 'append', isolate => true),
 	pipeline.start('q');
 SELECT pipeline.wait_for('p'), pipeline.wait_for('q');
 SQL
 
 # Changes while the pipelines are stopped; $from is the first v, and says which rows.
+# They begin with updates.
 sub changes
 {
 	my ($from) = @_;
 	my $id = 1000 * $from;
 
-	foreach my $pipeline ('p', 'q')
-	{
-		$node->safe_psql('postgres', "SELECT pipeline.stop('$pipeline')");
-	}
-	my $alter = sub {
-		join '; ', map { "SELECT pipeline.alter_pipeline('$_', operations => '{$_[0]}')" } 'p', 'q';
-	};
 	$node->safe_psql('postgres', $_)
-	  foreach "INSERT INTO src VALUES ($id, $from)",
+	  foreach both("pipeline.stop('%s')"),
+	  "INSERT INTO src VALUES ($id, $from)",
 	  "UPDATE src SET v = $from + 1 WHERE id = $id",
-	  $alter->('insert,update'),
+	  both("pipeline.alter_pipeline('%s', operations => '{insert,update}')"),
 	  "UPDATE src SET v = $from + 2 WHERE id = $id",
-	  $alter->('update'),
-	  "UPDATE src SET v = $from + 3 WHERE id = $id",
-	  "INSERT INTO src VALUES ($id + 1, $from + 4)",
-	  $alter->('insert'),
-	  "UPDATE src SET v = $from + 5 WHERE id = $id",
-	  "INSERT INTO src VALUES ($id + 2, $from + 6)";
+	  "INSERT INTO src VALUES ($id + 1, $from + 3)",
+	  both("pipeline.alter_pipeline('%s', operations => '{insert,delete}')"),
+	  "UPDATE src SET v = $from + 4 WHERE id = $id",
+	  "INSERT INTO src VALUES ($id + 2, $from + 5)",
+	  both("pipeline.alter_pipeline('%s', operations => '{insert}')"),
+	  "UPDATE src SET v = $from + 6 WHERE id = $id",
+	  "INSERT INTO src VALUES ($id + 3, $from + 7)";
 	return;
+}
+
+sub both
+{
+	my ($call) = @_;
+
+	return 'SELECT ' . join ', ', map { sprintf $call, $_ } 'p', 'q';
 }
 
 sub taken
 {
 	my ($from, $what) = @_;
 
-	$node->safe_psql('postgres', "SELECT pipeline.start('p'), pipeline.start('q')");
+	$node->safe_psql('postgres', both("pipeline.start('%s')"));
 	ok($node->caught_up($_), "$_ has caught up $what") foreach 'p', 'q';
-	my $taken = join ' ', $from, $from + 2, $from + 3, $from + 6;
-	is($node->value("SELECT string_agg(v::text, ' ' ORDER BY v) FROM $_ WHERE v BETWEEN $from AND $from + 9"),
+	my $taken = join ' ', $from + 1, $from + 2, $from + 3, $from + 5, $from + 7;
+	is($node->value("SELECT string_agg(v::text, ' ' ORDER BY v) FROM $_ WHERE v BETWEEN $from AND $from + 8"),
 		$taken, "$_ has what was wanted at each place $what")
 	  foreach 'log', 'behind';
+	$node->safe_psql('postgres', both("pipeline.alter_pipeline('%s', operations => '{update}')"));
 	return;
 }
 
+# While another one wants everything, it is all in the spool; and later it is not.
+$node->safe_psql('postgres', <<'SQL');
+CREATE TABLE all_log (LIKE log);
+SELECT pipeline.create_pipeline('all', 'src', '{insert,update,delete}'),
+	pipeline.add_output('all', 'all_log', mode => 'append', transform => 'entry(src, pipeline.event)'),
+	pipeline.start('all');
+SQL
 changes(10);
-taken(10, 'from the spool');
+taken(10, 'from a spool with everything');
+$node->safe_psql('postgres', "SELECT pipeline.drop_pipeline('all')");
+changes(100);
+taken(100, 'from the spool');
 changes(20);
 $node->restart;
 taken(20, 'after a restart');
