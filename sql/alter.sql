@@ -166,9 +166,211 @@ SET ROLE alter_user;
 SELECT pipeline.alter_pipeline('alter 3', lineage => 'none');
 SELECT pipeline.alter_stage('alter 3', 'divide', on_error => 'skip');
 RESET ROLE;
-
 SELECT pipeline.drop_pipeline('alter 3'), pipeline.drop_pipeline('alter 2');
+
+-- The owner, as in ALTER TABLE: who gives it away is a member of the new one, and that
+-- has all rights that the pipeline needs.  Workers are connected as the new one.
+CREATE ROLE alter_new;
+CREATE TABLE who (id int, name text);
+SELECT pipeline.create_pipeline('alter own', source => 'src');
+SELECT pipeline.add_stage('alter own', 'who', 'transform', query => 'SELECT id, session_user::text AS name FROM event');
+SELECT pipeline.add_output('alter own', 'who');
+SELECT pipeline.start('alter own');
+INSERT INTO src VALUES (101, 1);
+SELECT pipeline.wait_for('alter own');
+\set VERBOSITY default
+SELECT pipeline.alter_pipeline('alter own', owner => 'alter_new');
+ALTER ROLE alter_new LOGIN;
+SELECT pipeline.alter_pipeline('alter own', owner => 'alter_new');
+GRANT USAGE ON SCHEMA pipeline, alter TO alter_new;
+SELECT pipeline.alter_pipeline('alter own', owner => 'alter_new');
+GRANT SELECT ON src TO alter_new;
+SELECT pipeline.alter_pipeline('alter own', owner => 'alter_new');
+GRANT INSERT ON who TO alter_new;
+GRANT pipeline_admin TO alter_user;
+SET ROLE alter_user;
+SELECT pipeline.alter_pipeline('alter own', owner => 'alter_new');
+RESET ROLE;
+\set VERBOSITY terse
+SELECT pipeline.alter_pipeline('alter own', owner => 'alter_none');
+SELECT pipeline.alter_pipeline('alter own', owner => 0::regrole);
+SELECT pipeline.alter_pipeline('alter own', owner => 'alter_new');
+SELECT pipeline.alter_pipeline('alter own', owner => 'alter_new');	-- no change
+INSERT INTO src VALUES (102, 1);
+SELECT pipeline.wait_for('alter own');
+SELECT id, name = current_user AS ours, name = 'alter_new' AS theirs FROM who ORDER BY id;
+SELECT owner FROM pipeline.pipelines WHERE pipeline = 'alter own';
+SET ROLE alter_user;
+SELECT pipeline.alter_pipeline('alter own', owner => 'alter_user');	-- it may not log in
+RESET ROLE;
+-- A pipeline that stands, since its owner may not log in any more, is given to one who may.
+ALTER ROLE alter_new NOLOGIN;
+SELECT pipeline.stop('alter own');
+INSERT INTO src VALUES (103, 1);
+DO $$ BEGIN EXECUTE format('SELECT pipeline.alter_pipeline(''alter own'', owner => %L)', current_user); END $$;
+SELECT pipeline.start('alter own');
+SELECT pipeline.wait_for('alter own');
+SELECT id, name = current_user AS ours FROM who WHERE id > 102;
+SELECT action, detail - 'before' - 'owner' AS detail, detail->>'before' = current_user AS ours FROM pipeline.audit_log WHERE pipeline = 'alter own' AND action = 'alter_pipeline' ORDER BY id;
+SELECT pipeline.drop_pipeline('alter own');
+
+-- Operations: from the commit on, wherever the worker is.
+CREATE TABLE ops (id int PRIMARY KEY, v int);
+CREATE TABLE ops_log (op text, id int, v int);
+CREATE TABLE ops_copy (id int PRIMARY KEY, v int);
+CREATE FUNCTION ops_row(r ops, e pipeline.event) RETURNS SETOF ops_log LANGUAGE sql STABLE AS
+'SELECT (e).operation, (r).id, (r).v';
+SELECT pipeline.create_pipeline('alter ops', source => 'ops');
+SELECT pipeline.add_output('alter ops', 'ops_log', transform => 'ops_row(ops, pipeline.event)');
+SELECT pipeline.start('alter ops');
+-- another one, so that all is in the spool
+SELECT pipeline.create_pipeline('alter all', source => 'ops', operations => '{insert,update,delete,truncate}');
+SELECT pipeline.add_output('alter all', 'ops_copy');
+SELECT pipeline.start('alter all');
+INSERT INTO ops VALUES (1, 1), (2, 1);
+UPDATE ops SET v = 2;
+SELECT pipeline.wait_for('alter ops');
+\set VERBOSITY default
+SELECT pipeline.alter_pipeline('alter ops', operations => '{}');
+SELECT pipeline.alter_pipeline('alter ops', operations => '{insert,upsert}');
+SELECT pipeline.alter_pipeline('alter ops', operations => '{insert,update,delete}');
+\set VERBOSITY terse
+ALTER TABLE ops REPLICA IDENTITY FULL;
+-- while it stands, all of this is on its way
+SELECT pipeline.stop('alter ops');
+UPDATE ops SET v = 3 WHERE id = 1;
+SELECT pipeline.alter_pipeline('alter ops', operations => '{delete,insert,update,insert}');
+UPDATE ops SET v = 4 WHERE id = 1;
+SELECT pipeline.alter_pipeline('alter ops', operations => '{delete,update,insert}');	-- no change
+DELETE FROM ops WHERE id = 1;
+INSERT INTO ops VALUES (3, 4);
+BEGIN;
+UPDATE ops SET v = 5 WHERE id = 2;
+SELECT pipeline.alter_pipeline('alter ops', operations => '{insert}');
+ROLLBACK;
+UPDATE ops SET v = 5 WHERE id = 3;
+SELECT pipeline.alter_pipeline('alter ops', operations => '{insert}');
+UPDATE ops SET v = 6 WHERE id = 3;
+DELETE FROM ops WHERE id = 3;
+INSERT INTO ops VALUES (4, 6);
+SELECT pipeline.alter_pipeline('alter ops', operations => '{update}');
+UPDATE ops SET v = 7 WHERE id = 4;
+INSERT INTO ops VALUES (5, 7);
+SELECT pipeline.start('alter ops');
+SELECT pipeline.wait_for('alter ops');
+SELECT * FROM ops_log ORDER BY v, id, op;
+SELECT operations FROM pipeline.pipelines WHERE pipeline = 'alter ops';
+SELECT detail FROM pipeline.audit_log WHERE pipeline = 'alter ops' AND action = 'alter_pipeline' ORDER BY id;
+-- An output of mode upsert goes on following its source.
+SELECT pipeline.wait_for('alter all');
+TABLE ops_copy ORDER BY id;
+\set VERBOSITY default
+SELECT pipeline.alter_pipeline('alter all', operations => '{insert,update,truncate}');
+\set VERBOSITY terse
+SELECT pipeline.drop_pipeline('alter ops'), pipeline.drop_pipeline('alter all');
+-- Never started, anything goes; one more may come while it runs.
+TRUNCATE ops_copy;
+SELECT pipeline.create_pipeline('alter all', source => 'ops', operations => '{insert,update,delete}');
+SELECT pipeline.add_output('alter all', 'ops_copy', mode => 'upsert');
+SELECT pipeline.alter_pipeline('alter all', operations => '{insert}');
+SELECT pipeline.start('alter all');
+INSERT INTO ops VALUES (11, 1), (12, 1);
+UPDATE ops SET v = 2 WHERE id > 10;
+SELECT pipeline.alter_pipeline('alter all', operations => '{insert,update,delete,truncate}');
+UPDATE ops SET v = 3 WHERE id = 11;
+DELETE FROM ops WHERE id = 12;
+SELECT pipeline.wait_for('alter all');
+TABLE ops_copy ORDER BY id;
+TRUNCATE ops;
+SELECT pipeline.wait_for('alter all');
+TABLE ops_copy;
+-- Several workers take no truncate.
+SELECT pipeline.alter_pipeline('alter all', consistency => 'eventual', workers => 2);
+SELECT pipeline.drop_pipeline('alter all');
+CREATE FOREIGN TABLE ops_stream (id int, v int) SERVER pipeline;
+SELECT pipeline.create_pipeline('alter stream', source => 'ops_stream');
+SELECT pipeline.alter_pipeline('alter stream', operations => '{insert,delete}');
+SELECT pipeline.drop_pipeline('alter stream');
+
+-- consistency and partition_by: before the first start, or when all is done.
+CREATE TABLE shared (id int, a int, b int);
+SELECT pipeline.create_pipeline('alter share', source => 'shared');
+CREATE TABLE shared_out (id int, a int, b int, worker int DEFAULT pg_backend_pid());
+SELECT pipeline.add_output('alter share', 'shared_out');
+SELECT pipeline.alter_pipeline('alter share', consistency => 'weak');
+SELECT pipeline.alter_pipeline('alter share', partition_by => '{}');
+SELECT pipeline.alter_pipeline('alter share', partition_by => '{c}');
+SELECT pipeline.alter_pipeline('alter share', workers => 3);
+SELECT pipeline.alter_pipeline('alter share', consistency => 'causal', workers => 3);
+SELECT pipeline.alter_pipeline('alter share', consistency => 'causal', partition_by => '{b}', workers => 2);
+SELECT pipeline.alter_pipeline('alter share', consistency => 'causal', partition_by => '{a}', workers => 3);
+SELECT consistency, partition_by, workers FROM pipeline.pipelines WHERE pipeline = 'alter share';
+SELECT pipeline.start('alter share');
+INSERT INTO shared SELECT n, n % 7, n % 11 FROM generate_series(1, 100) n;
+SELECT pipeline.wait_for('alter share');
+\set VERBOSITY default
+SELECT pipeline.alter_pipeline('alter share', partition_by => '{b}');
+SELECT pipeline.alter_pipeline('alter share', partition_by => '{a}', consistency => 'causal');	-- no change
+SELECT pipeline.stop('alter share');
+INSERT INTO shared SELECT n, n % 7, n % 11 FROM generate_series(101, 200) n;
+SELECT pipeline.alter_pipeline('alter share', partition_by => '{b}');
+SELECT pipeline.start('alter share');
+SELECT pipeline.wait_for('alter share');
+\set VERBOSITY terse
+SELECT pipeline.stop('alter share');
+SELECT pipeline.alter_pipeline('alter share', partition_by => '{b}');
+-- All go on from one position.
+SELECT count(*), count(DISTINCT (commit_lsn, seq)) AS positions FROM _pipeline.checkpoints
+WHERE pipeline_id = (SELECT pipeline_id FROM _pipeline.pipelines WHERE name = 'alter share');
+INSERT INTO shared SELECT n, n % 7, n % 11 FROM generate_series(201, 300) n;
+SELECT pipeline.start('alter share');
+SELECT pipeline.wait_for('alter share');
+SELECT count(*), count(DISTINCT id) FROM shared_out;
+-- Each value of a had one worker, and each value of b has one now.
+SELECT count(DISTINCT worker) > 1 AS several, bool_and(x.workers = 1) AS one_each FROM shared_out,
+	LATERAL (SELECT count(DISTINCT o.worker) AS workers FROM shared_out o WHERE o.a = shared_out.a AND o.id <= 100) x WHERE id <= 100;
+SELECT count(DISTINCT worker) > 1 AS several, bool_and(x.workers = 1) AS one_each FROM shared_out,
+	LATERAL (SELECT count(DISTINCT o.worker) AS workers FROM shared_out o WHERE o.b = shared_out.b AND o.id > 200) x WHERE id > 200;
+SELECT pipeline.stop('alter share');
+SELECT pipeline.alter_pipeline('alter share', consistency => 'strong');
+SELECT pipeline.alter_pipeline('alter share', consistency => 'strong', workers => 1);
+SELECT pipeline.start('alter share');
+SELECT pipeline.alter_pipeline('alter share', workers => 1);
+SELECT pipeline.wait_for('alter share');
+SELECT pipeline.stop('alter share');
+SELECT pipeline.alter_pipeline('alter share', consistency => 'strong');
+SELECT pipeline.alter_pipeline('alter share', consistency => 'eventual', workers => 2);
+SELECT consistency, partition_by, workers FROM pipeline.pipelines WHERE pipeline = 'alter share';
+INSERT INTO shared SELECT n, n % 7, n % 11 FROM generate_series(301, 400) n;
+SELECT pipeline.start('alter share');
+SELECT pipeline.wait_for('alter share');
+SELECT count(*), count(DISTINCT id) FROM shared_out;
+-- What is stored of a row goes by its worker: dead letters, and what upserts keep.
+SELECT pipeline.add_stage('alter share', 'div', 'transform', query => 'SELECT id / (id - 401) AS id, a, b FROM event');
+INSERT INTO shared VALUES (401, 1, 1);
+SELECT pipeline.wait_for('alter share');
+SELECT pipeline.stop('alter share');
+SELECT pipeline.alter_pipeline('alter share', partition_by => '{a}');
+SELECT pipeline.discard('alter share', array_agg(id), 'test') FROM pipeline.dead_letters WHERE pipeline = 'alter share';
+SELECT pipeline.start('alter share');
+SELECT pipeline.wait_for('alter share');
+SELECT pipeline.stop('alter share');
+SELECT pipeline.alter_pipeline('alter share', partition_by => '{a}');
+SELECT detail FROM pipeline.audit_log WHERE pipeline = 'alter share' AND action = 'alter_pipeline' ORDER BY id;
+SELECT pipeline.drop_pipeline('alter share');
+SELECT pipeline.create_pipeline('alter kept', source => 'ops', operations => '{insert,update,delete}', consistency => 'causal', partition_by => '{id}');
+SELECT pipeline.add_stage('alter kept', 'same', 'transform', query => 'SELECT id, v FROM event');
+SELECT pipeline.add_output('alter kept', 'ops_copy');
+SELECT pipeline.start('alter kept');
+INSERT INTO ops VALUES (21, 1);
+SELECT pipeline.wait_for('alter kept');
+SELECT pipeline.stop('alter kept');
+\set VERBOSITY default
+SELECT pipeline.alter_pipeline('alter kept', consistency => 'eventual');
+\set VERBOSITY terse
+SELECT pipeline.drop_pipeline('alter kept');
+
 SET client_min_messages = warning;
-DROP OWNED BY alter_user;
-DROP ROLE alter_user;
+DROP OWNED BY alter_user, alter_new;
+DROP ROLE alter_user, alter_new;
 DROP SCHEMA alter, "Alter, 2" CASCADE;

@@ -7,6 +7,7 @@ CREATE TABLE _pipeline.pipelines (
 	owner regrole NOT NULL,
 	source regclass NOT NULL,
 	operations text[] NOT NULL,
+	former_operations int[] NOT NULL DEFAULT '{}',
 	consistency text NOT NULL,
 	partition_by text[],
 	partition_key text[],
@@ -34,6 +35,7 @@ CREATE TABLE _pipeline.pipelines (
 	CONSTRAINT pipelines_born_check CHECK (NOT born OR (system_identifier IS NOT NULL AND database IS NOT NULL AND slot_lsn IS NOT NULL))
 );
 COMMENT ON TABLE _pipeline.pipelines IS 'one row a pipeline';
+COMMENT ON COLUMN _pipeline.pipelines.former_operations IS 'those before the last changes, in pairs: the version of the definition that changed them, and what they were, as bits: 1 insert, 2 update, 4 delete, 8 truncate';
 COMMENT ON COLUMN _pipeline.pipelines.partition_by IS 'columns of the source, by the names that they had when it was declared; null: by event id, if there are several workers';
 COMMENT ON COLUMN _pipeline.pipelines.partition_key IS 'the same by number and type';
 COMMENT ON COLUMN _pipeline.pipelines.partition_chosen IS 'partition_by was not declared, but taken from the keys of outputs';

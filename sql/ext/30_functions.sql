@@ -70,11 +70,15 @@ CREATE FUNCTION pipeline.alter_pipeline(
 	search_path text DEFAULT NULL,
 	settings jsonb DEFAULT NULL,
 	new_name text DEFAULT NULL,
-	workers int DEFAULT NULL)
+	workers int DEFAULT NULL,
+	owner regrole DEFAULT NULL,
+	operations text[] DEFAULT NULL,
+	consistency text DEFAULT NULL,
+	partition_by text[] DEFAULT NULL)
 RETURNS void
 AS 'MODULE_PATHNAME', 'pipeline_alter_pipeline'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION pipeline.alter_pipeline(text, text, text, text, jsonb, text, int) IS 'change what was declared of a pipeline; null changes nothing';
+COMMENT ON FUNCTION pipeline.alter_pipeline(text, text, text, text, jsonb, text, int, regrole, text[], text, text[]) IS 'change what was declared of a pipeline; null changes nothing';
 
 CREATE FUNCTION pipeline.add_output(
 	pipeline text,

@@ -4,7 +4,8 @@
  *
  * Runs in the caller's backend, under the exclusive lock of the definition.  An
  * argument that is null changes nothing.  What is changed holds from the next batch
- * on, also for events that were committed before.
+ * on, also for events that were committed before; but operations, and who has which
+ * events, from the commit on.
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -14,6 +15,7 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
@@ -21,8 +23,10 @@
 #include "api/access.h"
 #include "api/args.h"
 #include "api/change.h"
+#include "api/check.h"
 #include "api/workers.h"
 #include "catalog/names.h"
+#include "catalog/source.h"
 #include "catalog/sql.h"
 
 PPL_FUNCTION(pipeline_alter_stage);
@@ -36,6 +40,11 @@ static bool is_no_timeout(FunctionCallInfo fcinfo, int argno);
 static void rename_stage(const PplPipeline *pipeline, const char *name,
 						 char *new_name);
 static char *settings_text(FunctionCallInfo fcinfo, int argno);
+static void alter_owner(PplPipeline *pipeline, Oid owner);
+static void alter_operations(PplPipeline *pipeline, uint16 operations);
+static void refuse_stale_upserts(const PplPipeline *pipeline,
+								 uint16 operations);
+static void alter_sharing(FunctionCallInfo fcinfo, PplPipeline *pipeline);
 static void alter_declared(FunctionCallInfo fcinfo, PplPipeline *pipeline);
 static char *path_arg(FunctionCallInfo fcinfo, int argno);
 static void rename_pipeline(const PplPipeline *pipeline, char *new_name);
@@ -185,7 +194,8 @@ settings_text(FunctionCallInfo fcinfo, int argno)
 
 /*
  * pipeline.alter_pipeline(name text, lineage text, on_schema_change text,
- *		search_path text, settings jsonb, new_name text, workers int)
+ *		search_path text, settings jsonb, new_name text, workers int,
+ *		owner regrole, operations text[], consistency text, partition_by text[])
  */
 Datum
 pipeline_alter_pipeline(PG_FUNCTION_ARGS)
@@ -199,14 +209,139 @@ pipeline_alter_pipeline(PG_FUNCTION_ARGS)
 	for (int i = 1; i < 6; i++)
 		others |= !PG_ARGISNULL(i);
 	pipeline = ppl_access_open(name, PPL_RIGHT_ALTER, AccessExclusiveLock);
+	if (!PG_ARGISNULL(7))
+		alter_owner(pipeline, PG_GETARG_OID(7));
+	if (!PG_ARGISNULL(8))
+		alter_operations(pipeline, ppl_change_operations(fcinfo, 8));
+	if (!PG_ARGISNULL(9) || !PG_ARGISNULL(10))
+		alter_sharing(fcinfo, pipeline);
+	else if (!PG_ARGISNULL(6))
+		ppl_repartition(pipeline, PG_GETARG_INT32(6));
 	if (others)
 		alter_declared(fcinfo, pipeline);
-	if (!PG_ARGISNULL(6))
-		ppl_repartition(pipeline, PG_GETARG_INT32(6));
 	PG_RETURN_VOID();
 }
 
-/* All but the number of workers. */
+/*
+ * Another owner, as in ALTER ... OWNER: the current user has his rights, and he has all
+ * that the pipeline needs.
+ */
+static void
+alter_owner(PplPipeline *pipeline, Oid owner)
+{
+	char	   *name = GetUserNameFromId(owner, false);
+	char	   *before = GetUserNameFromId(pipeline->owner, true);
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline->pipeline_id),
+		ppl_sql_arg(OIDOID, ObjectIdGetDatum(owner)),
+	};
+	ListCell   *lc;
+
+	if (!is_member_of_role(GetUserId(), owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be member of role \"%s\"", name),
+				 errdetail("Who gives a pipeline to a role has its code run with the rights of that."),
+				 errhint("GRANT %s TO %s;", quote_identifier(name),
+						 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
+	if (owner == pipeline->owner)
+		return;
+	ppl_check_owner(owner);
+	ppl_check_source(pipeline->source, owner);
+	foreach(lc, pipeline->outputs)
+	{
+		const PplOutput *output = lfirst(lc);
+
+		ppl_check_target(output->target, owner, output->name);
+	}
+	(void) ppl_sql_run("UPDATE " PPL_PIPELINES " SET owner = $2"
+					   " WHERE pipeline_id = $1",
+					   lengthof(args), args);
+	ppl_access_bump_version(pipeline);
+	ppl_access_audit(pipeline, "alter_pipeline", "owner", name,
+					 "before", before, NULL);
+	ppl_change_finish(pipeline, true);
+}
+
+/*
+ * Other operations, of what is committed after this transaction.  Workers that have not
+ * come there find in former_operations what held before.
+ */
+static void
+alter_operations(PplPipeline *pipeline, uint16 operations)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline->pipeline_id),
+		ppl_change_operations_arg(operations),
+		ppl_sql_arg_int(pipeline->operations),
+		ppl_sql_arg_bool(pipeline->born),
+	};
+	PplSqlResult *rows;
+
+	if (operations == pipeline->operations)
+		return;
+	refuse_stale_upserts(pipeline, operations);
+	ppl_source_check(pipeline->source, operations, false, true);
+	ppl_access_bump_version(pipeline);
+	rows = ppl_sql_run("UPDATE " PPL_PIPELINES " p SET operations = $2,"
+					   " former_operations = CASE WHEN $4"
+					   "  THEN p.former_operations || ARRAY[p.version, $3]"
+					   "  ELSE p.former_operations END"
+					   " FROM " PPL_PIPELINES " b"
+					   " WHERE p.pipeline_id = $1 AND b.pipeline_id = $1"
+					   " RETURNING p.operations::text, b.operations::text",
+					   lengthof(args), args);
+	ppl_access_audit(pipeline, "alter_pipeline",
+					 "operations", ppl_sql_text(rows, 0, 0),
+					 "before", ppl_sql_text(rows, 0, 1), NULL);
+	ppl_change_finish(pipeline, true);
+}
+
+/*
+ * An upsert output equals what the stages make of the rows of the source, as far as the
+ * pipeline hears of them.  What it does not hear of any more would stay in the output
+ * as it is.
+ */
+static void
+refuse_stale_upserts(const PplPipeline *pipeline, uint16 operations)
+{
+	ListCell   *lc;
+
+	if (!pipeline->born || (pipeline->operations & ~operations) == 0)
+		return;
+	foreach(lc, pipeline->outputs)
+	{
+		const PplOutput *output = lfirst(lc);
+
+		if (output->upsert)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("output \"%s\" of mode upsert would not follow its source any more",
+							output->name),
+					 errdetail("The pipeline was started, and with fewer operations rows in the output would stay that the source has no more, or has with other values."),
+					 errhint("SELECT pipeline.drop_output(%s, %s); first.",
+							 quote_literal_cstr(pipeline->name),
+							 quote_literal_cstr(output->name))));
+	}
+}
+
+/* consistency, partition_by and maybe the number of workers, which go together. */
+static void
+alter_sharing(FunctionCallInfo fcinfo, PplPipeline *pipeline)
+{
+	char	   *consistency = ppl_args_text_or_null(fcinfo, 9);
+	int			workers = PG_ARGISNULL(6) ? pipeline->partitioning.workers :
+	PG_GETARG_INT32(6);
+
+	if (consistency != NULL)
+		ppl_change_check_consistency(consistency);
+	ppl_change_check_positive("workers", workers);
+	ppl_repartition_anew(pipeline, consistency, ppl_change_partition_by(fcinfo, 10),
+						 workers);
+	ppl_repartition(pipeline, workers);
+}
+
+/* All but the owner, the operations, and who has which events. */
 static void
 alter_declared(FunctionCallInfo fcinfo, PplPipeline *pipeline)
 {

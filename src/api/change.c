@@ -14,6 +14,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "api/args.h"
 #include "api/change.h"
 #include "api/check.h"
 #include "api/segments.h"
@@ -23,6 +24,8 @@
 
 #define MAX_NAME_BYTES 1024
 #define MAX_TIMEOUT_DAYS 24		/* in milliseconds it must fit an int */
+
+static const char *const operation_words[] = {"insert", "update", "delete", "truncate"};
 
 /* Error 42602 or 42622 unless a name has 1 to 1024 bytes. */
 void
@@ -76,6 +79,16 @@ ppl_change_check_lineage(const char *lineage)
 	static const char *const lineages[] = {"row", "none"};
 
 	ppl_change_check_word("lineage", lineage, lengthof(lineages), lineages);
+}
+
+/* The same of consistency of a pipeline. */
+void
+ppl_change_check_consistency(const char *consistency)
+{
+	static const char *const consistencies[] = {"strong", "causal", "eventual"};
+
+	ppl_change_check_word("consistency", consistency, lengthof(consistencies),
+						  consistencies);
 }
 
 /* The same of on_schema_change of a pipeline; 0A000 for one that is to come. */
@@ -141,6 +154,62 @@ ppl_change_handler(FunctionCallInfo fcinfo, int argno)
 				 errmsg("function with OID %u does not exist", oid),
 				 errhint("Name it with the type of its argument, as in 'f(t)'.")));
 	return format_procedure_qualified(oid);
+}
+
+/*
+ * An argument with operations as bits; a word that comes twice is no error.  Error 22023
+ * if there is none, or one that is not known.
+ */
+uint16
+ppl_change_operations(FunctionCallInfo fcinfo, int argno)
+{
+	List	   *words = ppl_args_text_array(fcinfo, argno, "operations");
+	uint16		operations = 0;
+	ListCell   *lc;
+
+	if (words == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("operations must not be empty"),
+				 errhint("Use operations => '{insert}'.")));
+	foreach(lc, words)
+	{
+		ppl_change_check_word("operation", lfirst(lc), lengthof(operation_words),
+							  operation_words);
+		operations |= ppl_definition_operation(lfirst(lc));
+	}
+	return operations;
+}
+
+/* Operations as a parameter: each word once, in one order. */
+PplSqlArg
+ppl_change_operations_arg(uint16 operations)
+{
+	PplSqlArg	words[lengthof(operation_words)];
+	int			n = 0;
+
+	for (int i = 0; i < lengthof(operation_words); i++)
+	{
+		if (operations & ppl_definition_operation(operation_words[i]))
+			words[n++] = ppl_sql_arg_text(operation_words[i]);
+	}
+	return ppl_sql_arg_array(words, n);
+}
+
+/*
+ * The argument partition_by of a pipeline, NIL if it is null.  Error 22023 if it is empty.
+ */
+List *
+ppl_change_partition_by(FunctionCallInfo fcinfo, int argno)
+{
+	List	   *columns = ppl_args_text_array(fcinfo, argno, "partition_by");
+
+	if (!PG_ARGISNULL(argno) && columns == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("partition_by must not be empty"),
+				 errhint("Name columns of the source, or leave partition_by out.")));
+	return columns;
 }
 
 /* An argument of type text[] as a parameter, which may be NULL. */

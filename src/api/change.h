@@ -17,11 +17,15 @@ extern void ppl_change_check_word(const char *what, const char *word,
 extern void ppl_change_refuse_yet(const char *what, const char *current,
 								  const char *needed) pg_attribute_noreturn();
 extern void ppl_change_check_lineage(const char *lineage);
+extern void ppl_change_check_consistency(const char *consistency);
 extern void ppl_change_check_policy(const char *policy);
 extern void ppl_change_check_on_error(const char *on_error);
 extern void ppl_change_check_positive(const char *what, int value);
 extern void ppl_change_check_timeout(const Interval *timeout);
 extern char *ppl_change_handler(FunctionCallInfo fcinfo, int argno);
+extern uint16 ppl_change_operations(FunctionCallInfo fcinfo, int argno);
+extern PplSqlArg ppl_change_operations_arg(uint16 operations);
+extern List *ppl_change_partition_by(FunctionCallInfo fcinfo, int argno);
 extern PplSqlArg ppl_change_text_array(FunctionCallInfo fcinfo, int argno);
 extern PplSqlArg ppl_change_settings(FunctionCallInfo fcinfo, int argno);
 extern void ppl_change_finish(PplPipeline *pipeline, bool check);

@@ -41,8 +41,6 @@
 #include "catalog/sql.h"
 #include "catalog/version.h"
 
-static const char *const operation_words[] = {"insert", "update", "delete", "truncate"};
-
 PPL_FUNCTION(pipeline_create_pipeline);
 PPL_FUNCTION(pipeline_add_stage);
 PPL_FUNCTION(pipeline_add_output);
@@ -50,11 +48,8 @@ PPL_FUNCTION(pipeline_drop_stage);
 PPL_FUNCTION(pipeline_drop_output);
 PPL_FUNCTION(pipeline_drop_pipeline);
 
-static uint16 check_operations(List *words);
-static PplSqlArg operations_arg(uint16 operations);
 static void add_first_version(const PplPipeline *pipeline, int stage_id,
 							  char *name, char *handler, char *query);
-static List *partition_columns(FunctionCallInfo fcinfo);
 static void check_stage_options(FunctionCallInfo fcinfo);
 static char *output_mode(FunctionCallInfo fcinfo, const PplPipeline *pipeline);
 static void check_unread(const PplPipeline *pipeline);
@@ -67,7 +62,6 @@ static void check_unread(const PplPipeline *pipeline);
 Datum
 pipeline_create_pipeline(PG_FUNCTION_ARGS)
 {
-	static const char *const consistencies[] = {"strong", "causal", "eventual"};
 	char	   *name = ppl_args_text(fcinfo, 0, "name");
 	Oid			source = ppl_args_oid(fcinfo, 1, "source");
 	char	   *consistency = ppl_args_text(fcinfo, 3, "consistency");
@@ -81,9 +75,8 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 
 	ppl_change_check_name("pipeline", name);
 	ppl_args_require(fcinfo, 2, "operations");
-	pipeline.operations =
-		check_operations(ppl_args_text_array(fcinfo, 2, "operations"));
-	ppl_change_check_word("consistency", consistency, lengthof(consistencies), consistencies);
+	pipeline.operations = ppl_change_operations(fcinfo, 2);
+	ppl_change_check_consistency(consistency);
 	ppl_change_check_lineage(lineage);
 	ppl_change_check_policy(policy);
 	ppl_change_check_positive("workers", workers);
@@ -93,7 +86,7 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 	pipeline.consistency = consistency;
 	pipeline.partitioning.ordered = strcmp(consistency, "strong") == 0;
 	pipeline.partitioning.workers = workers;
-	pipeline.partitioning.columns = partition_columns(fcinfo);
+	pipeline.partitioning.columns = ppl_change_partition_by(fcinfo, 4);
 	pipeline.partitioning.key = ppl_workers_declare(&pipeline);
 	ppl_workers_check(&pipeline);
 
@@ -102,7 +95,7 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 			ppl_sql_arg_text(name),
 			ppl_sql_arg(OIDOID, ObjectIdGetDatum(GetUserId())),
 			ppl_sql_arg(OIDOID, ObjectIdGetDatum(source)),
-			operations_arg(pipeline.operations),
+			ppl_change_operations_arg(pipeline.operations),
 			ppl_sql_arg_text(consistency),
 			ppl_change_text_array(fcinfo, 4),
 			ppl_sql_arg_int(workers),
@@ -132,55 +125,6 @@ pipeline_create_pipeline(PG_FUNCTION_ARGS)
 	pipeline.name = name;
 	ppl_access_audit(&pipeline, "create_pipeline", NULL);
 	PG_RETURN_VOID();
-}
-
-/* The bits for some words; one that comes twice is no error. */
-static uint16
-check_operations(List *words)
-{
-	uint16		operations = 0;
-	ListCell   *lc;
-
-	if (words == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("operations must not be empty"),
-				 errhint("Use operations => '{insert}'.")));
-	foreach(lc, words)
-	{
-		ppl_change_check_word("operation", lfirst(lc), lengthof(operation_words),
-							  operation_words);
-		operations |= ppl_definition_operation(lfirst(lc));
-	}
-	return operations;
-}
-
-/* Each word once, in one order. */
-static PplSqlArg
-operations_arg(uint16 operations)
-{
-	PplSqlArg	words[lengthof(operation_words)];
-	int			n = 0;
-
-	for (int i = 0; i < lengthof(operation_words); i++)
-	{
-		if (operations & ppl_definition_operation(operation_words[i]))
-			words[n++] = ppl_sql_arg_text(operation_words[i]);
-	}
-	return ppl_sql_arg_array(words, n);
-}
-
-static List *
-partition_columns(FunctionCallInfo fcinfo)
-{
-	List	   *columns = ppl_args_text_array(fcinfo, 4, "partition_by");
-
-	if (!PG_ARGISNULL(4) && columns == NIL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("partition_by must not be empty"),
-				 errhint("Name columns of the source, or leave partition_by out.")));
-	return columns;
 }
 
 /*

@@ -43,6 +43,8 @@ static void require_readers_done(const PplPipeline *before,
 static void require_no_letters(const PplPipeline *before,
 							   const PplPipeline *segment);
 static bool is_done(const PplPipeline *segment);
+static bool have_left(const PplPipeline *pipeline);
+static bool is_level(const PplPipeline *segment);
 static bool has_read_all(PplPlace place);
 static XLogRecPtr wait_for_capture(PplDatabase *db);
 static void forget(PplPlace place, bool output);
@@ -283,6 +285,89 @@ is_done(const PplPipeline *segment)
 								  " WHERE pipeline_id = $1 AND segment = $2"
 								  " AND partition > $3)",
 								  lengthof(args), args), 0, 0);
+}
+
+/*
+ * Error 55000 unless a pipeline is stopped, no worker of it is there any more, and all of
+ * them have done what is committed, and come to the last change of their number.
+ */
+void
+ppl_segments_require_still(const PplPipeline *pipeline)
+{
+	char	   *name = quote_literal_cstr(pipeline->name);
+	bool		done = true;
+	ListCell   *lc;
+
+	if (pipeline->running || !have_left(pipeline))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pipeline \"%s\" is running", pipeline->name),
+				 errdetail("By which rule events are shared out can be changed when it is stopped, in a transaction before, and has done all that is committed."),
+				 errhint("SELECT pipeline.wait_for(%1$s); SELECT pipeline.stop(%1$s); and try again while nobody writes to the source.",
+						 name)));
+	foreach(lc, ppl_definition_segments(pipeline))
+	{
+		const PplPipeline *segment = lfirst(lc);
+
+		done = done && is_done(segment) && is_level(segment);
+	}
+	if (!done)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pipeline \"%s\" has not done all that is committed",
+						pipeline->name),
+				 errdetail("By which rule events are shared out can be changed when it is stopped and none is on its way."),
+				 errhint("SELECT pipeline.start(%1$s); SELECT pipeline.wait_for(%1$s); SELECT pipeline.stop(%1$s); and try again while nobody writes to the source.",
+						 name)));
+}
+
+/* Wait for a moment until no process works for a pipeline; false if one still does. */
+static bool
+have_left(const PplPipeline *pipeline)
+{
+	PplDatabase *db = ppl_shared ? ppl_database_find(MyDatabaseId) : NULL;
+	int64		begin = ppl_clock_ms();
+	bool		left = false;
+
+	if (db == NULL)
+		return false;
+	(void) wait_for_capture(db);
+	ConditionVariablePrepareToSleep(&db->changed);
+	while (!left && ppl_clock_ms() - begin < CAPTURE_MS)
+	{
+		left = true;
+		LWLockAcquire(ppl_shared->lock, LW_SHARED);
+		for (int i = 0; i < ppl_shared->nused; i++)
+		{
+			const PplConsumer *consumer = &ppl_shared->consumers[i];
+
+			left &= consumer->dboid != MyDatabaseId ||
+				consumer->place.pipeline_id != pipeline->pipeline_id ||
+				(consumer->process.pid == 0 && !consumer->process.ordered);
+		}
+		LWLockRelease(ppl_shared->lock);
+		if (!left)
+			(void) ConditionVariableTimedSleep(&db->changed, 10, PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+	return left;
+}
+
+/* Have all workers of a segment begun, and come to the last change of their number? */
+static bool
+is_level(const PplPipeline *segment)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(segment->pipeline_id),
+		ppl_sql_arg_int(segment->segment),
+		ppl_sql_arg_int(segment->partitioning.workers),
+		ppl_sql_arg_int(segment->partitioning.since),
+	};
+
+	return ppl_sql_bool(ppl_sql_run("SELECT count(*) = $3 FROM " PPL_CHECKPOINTS
+									" WHERE pipeline_id = $1 AND segment = $2"
+									" AND version >= $4",
+									lengthof(args), args), 0, 0);
 }
 
 /* Has a worker no event left in the spool? */

@@ -38,7 +38,6 @@ PPL_FUNCTION(pipeline_partition_of);
 
 static void check_outputs(const PplPipeline *pipeline,
 						  const PplPipeline *segment);
-static bool equal_words(const List *a, const List *b);
 static void check_hand_over(const PplPipeline *pipeline,
 							const PplOutput *output);
 static void check_output_key(const PplPipeline *segment,
@@ -230,7 +229,7 @@ settle_behind(const PplPipeline *pipeline, PplPipeline *segment)
 
 	if (pipeline->born && how->key != NIL)
 	{
-		if (!equal_words(how->key, words))
+		if (!ppl_workers_same_words(how->key, words))
 			refuse_another_column(segment);
 	}
 	else if (words != NIL)
@@ -250,8 +249,9 @@ settle_behind(const PplPipeline *pipeline, PplPipeline *segment)
 	check_order(pipeline, segment);
 }
 
-static bool
-equal_words(const List *a, const List *b)
+/* Are these the same words, in the same order? */
+bool
+ppl_workers_same_words(const List *a, const List *b)
 {
 	if (list_length(a) != list_length(b))
 		return false;

@@ -14,6 +14,10 @@ extern void ppl_workers_check_stage(const PplPipeline *pipeline,
 									const char *stage, bool begins, bool first);
 extern void ppl_repartition_stage(PplPipeline *pipeline, const char *stage,
 								  int workers);
+extern bool ppl_workers_same_words(const List *a, const List *b);
+extern void ppl_repartition_anew(PplPipeline *pipeline,
+								 const char *consistency, List *columns,
+								 int workers);
 extern void ppl_repartition(PplPipeline *pipeline, int workers);
 
 #endif							/* PPL_WORKERS_H */

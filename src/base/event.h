@@ -9,5 +9,6 @@
 #define PPL_OP_UPDATE	0x02
 #define PPL_OP_DELETE	0x04
 #define PPL_OP_TRUNCATE	0x08
+#define PPL_OP_ALL		0x0f
 
 #endif							/* PPL_EVENT_H */

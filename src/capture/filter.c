@@ -26,9 +26,9 @@
 
 #include "backlog/store.h"
 #include "base/clock.h"
-#include "base/guc.h"
 #include "base/shm.h"
 #include "capture/filter.h"
+#include "capture/held.h"
 #include "capture/partitions.h"
 #include "capture/route.h"
 #include "catalog/definition.h"
@@ -56,6 +56,8 @@ static FilterConsumer *want(const PplShare *share, Oid owner, bool backlog);
 static FilterConsumer *load_share(const PplPipeline *pipeline,
 								  const PplShare *share, bool backlog,
 								  XLogRecPtr confirmed, PplSpoolPos start);
+static void take_operations(FilterConsumer *consumer, uint16 operations);
+static void take_definition(FilterConsumer *consumer, const PplControl *control);
 static bool is_new(TransactionId xid);
 static void join_partitions(const PplControl *control, XLogRecPtr commit_lsn,
 							PplSpoolPos begin);
@@ -150,6 +152,9 @@ ppl_filter_load(XLogRecPtr confirmed, PplSpoolPos start)
 												  confirmed, start);
 
 			consumer->version = ppl_definition_reached(positions, share->place);
+			if (share->upstream == 0)
+				take_operations(consumer,
+								ppl_definition_operations_since(pipeline, consumer->version));
 		}
 	}
 	PopActiveSnapshot();
@@ -189,6 +194,44 @@ load_share(const PplPipeline *pipeline, const PplShare *share, bool backlog,
 	if (pipeline->slot_lsn != self.db->slot_lsn)
 		set_lost(shared, pipeline->name);
 	return consumer;
+}
+
+/*
+ * These operations are wanted from here on.  In shared memory they stay besides what was
+ * wanted before: the mover may not have come here yet, and takes rather too much.
+ */
+static void
+take_operations(FilterConsumer *consumer, uint16 operations)
+{
+	consumer->operations = operations;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	consumer->shared->operations |= operations;
+	LWLockRelease(ppl_shared->lock);
+}
+
+/*
+ * The owner or the operations may be others from here on.  A worker is connected as the
+ * owner, so it ends.
+ */
+static void
+take_definition(FilterConsumer *consumer, const PplControl *control)
+{
+	PplConsumer *shared = consumer->shared;
+
+	if (consumer->source == control->source &&
+		consumer->operations != control->operations)
+	{
+		take_operations(consumer, control->operations);
+		count_operations();
+	}
+	if (shared->owner == control->owner)
+		return;
+	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
+	shared->owner = control->owner;
+	pg_atomic_fetch_add_u32(&shared->stops, 1);
+	forget_turn(shared);
+	LWLockRelease(ppl_shared->lock);
+	ppl_wake(&shared->process.procno);
 }
 
 /* Remember which transactions a snapshot shows, beyond its life. */
@@ -429,6 +472,8 @@ control_consumer(FilterConsumer *consumer, const PplControl *control,
 	PplConsumer *shared = consumer->shared;
 
 	note_control(consumer, end);
+	if (control->action == PPL_CONTROL_BIRTH || control->action == PPL_CONTROL_CHANGE)
+		take_definition(consumer, control);
 
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	shared->process.not_before = 0;
@@ -669,49 +714,13 @@ tell(FilterConsumer *consumer, PplSpoolPos pending)
 }
 
 /*
- * Up to where the slot may be confirmed: the minimum over all consumers of
- * what they have committed durably, or have durably in the backlog; those that
- * are lost need nothing.  *progress_expected tells whether that
- * will move by itself, so that it is worth another look soon.
+ * Up to where the slot may be confirmed, see ppl_held_confirmable.
  */
 XLogRecPtr
 ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected)
 {
-	XLogRecPtr	result = decoded;
-	XLogRecPtr	flushed = GetFlushRecPtr(NULL);
-	ListCell   *lc;
-
-	*progress_expected = false;
 	drop_retired();
-	foreach(lc, self.consumers)
-	{
-		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
-		XLogRecPtr	old = pg_atomic_read_u64(&shared->confirm_lsn);
-		XLogRecPtr	done = Max(pg_atomic_read_u64(&shared->processed_lsn),
-							   pg_atomic_read_u64(&shared->moved_lsn));
-		bool		spool_done = ppl_consumer_spool_done(shared);
-
-		if (shared->lost || shared->dropped || shared->retired)
-		{
-			pg_atomic_write_u64(&shared->confirm_lsn, decoded);
-			continue;
-		}
-		pg_read_barrier();
-		if (pg_atomic_read_u64(&shared->commit_end) > flushed)
-		{
-			done = old;
-			spool_done = false;
-			*progress_expected = true;
-		}
-		else if (spool_done)
-			done = decoded;
-		else if (shared->running)
-			*progress_expected = true;
-		if (done > old)
-			pg_atomic_write_u64(&shared->confirm_lsn, done);
-		result = Min(result, Max(done, old));
-	}
-	return result;
+	return ppl_held_confirmable(self.consumers, decoded, progress_expected);
 }
 
 /*
@@ -721,29 +730,7 @@ ppl_filter_confirmable(XLogRecPtr decoded, bool *progress_expected)
 bool
 ppl_filter_request_moves(XLogRecPtr decoded)
 {
-	uint64		limit = (uint64) ppl_guc_max_retained_wal * 1024 * 1024;
-	bool		any = false;
-	ListCell   *lc;
-
-	foreach(lc, self.consumers)
-	{
-		PplConsumer *shared = ((FilterConsumer *) lfirst(lc))->shared;
-
-		if (shared->lost || shared->dropped || shared->retired ||
-			pg_atomic_read_u64(&shared->confirm_lsn) + limit >= decoded ||
-			ppl_consumer_spool_done(shared))
-			continue;
-		pg_atomic_write_u32(&shared->move_wanted, 1);
-		any = true;
-	}
-	if (any)
-	{
-		pg_write_barrier();
-		pg_atomic_write_u32(&self.db->mover_wanted, 1);
-		pg_memory_barrier();
-		ppl_wake(&ppl_shared->mover.procno);
-	}
-	return any;
+	return ppl_held_request_moves(self.consumers, self.db, decoded);
 }
 
 /*

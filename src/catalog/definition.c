@@ -37,7 +37,7 @@
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
 	" version, slot_lsn, consistency, workers, partition_since, partition_by," \
-	" partition_key, partition_chosen, settings, next_segment"
+	" partition_key, partition_chosen, settings, next_segment, former_operations"
 
 /* The extension, as last looked up. */
 static struct
@@ -54,6 +54,7 @@ static void read_partitioning(const PplSqlResult *rows, int64 row,
 							  PplPartitioning *partitioning);
 static List *read_words(Datum array);
 static uint16 read_operations(Datum array);
+static List *read_numbers(Datum array);
 static void load_parts(List *pipelines);
 static PplPipeline *find_pipeline(List *pipelines, int pipeline_id);
 static void load_stages(List *pipelines, const PplSqlArg *ids);
@@ -159,7 +160,7 @@ ppl_definition_shares(const PplPipeline *pipeline)
 			share->place.partition = i;
 			share->upstream = segment->upstream;
 			share->source = segment->source;
-			share->operations = segment->operations;
+			share->operations = ppl_definition_takes(segment);
 			share->workers = segment->partitioning.workers;
 			shares = lappend(shares, share);
 		}
@@ -519,6 +520,7 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	read_partitioning(rows, row, &pipeline->partitioning);
 	read_settings(rows, row, 17, &pipeline->settings);
 	pipeline->next_segment = ppl_sql_int(rows, row, 18);
+	pipeline->former = read_numbers(ppl_sql_value(rows, row, 19));
 	return pipeline;
 }
 
@@ -580,6 +582,65 @@ read_operations(Datum array)
 	foreach(lc, read_words(array))
 		operations |= ppl_definition_operation(lfirst(lc));
 	return operations;
+}
+
+/* The elements of an int[]. */
+static List *
+read_numbers(Datum array)
+{
+	Datum	   *elements;
+	int			nelements;
+	List	   *numbers = NIL;
+
+	deconstruct_array(DatumGetArrayTypeP(array), INT4OID, sizeof(int32), true,
+					  TYPALIGN_INT, &elements, NULL, &nelements);
+	for (int i = 0; i < nelements; i++)
+		numbers = lappend_int(numbers, DatumGetInt32(elements[i]));
+	return numbers;
+}
+
+/* See definition.h. */
+uint16
+ppl_definition_operations_at(const PplPipeline *pipeline, int version)
+{
+	for (int i = 0; i < list_length(pipeline->former); i += 2)
+	{
+		if (version < list_nth_int(pipeline->former, i))
+			return list_nth_int(pipeline->former, i + 1);
+	}
+	return pipeline->operations;
+}
+
+/* See definition.h. */
+uint16
+ppl_definition_operations_since(const PplPipeline *pipeline, int version)
+{
+	uint16		operations = pipeline->operations;
+
+	for (int i = 0; i < list_length(pipeline->former); i += 2)
+	{
+		if (version < list_nth_int(pipeline->former, i))
+			operations |= list_nth_int(pipeline->former, i + 1);
+	}
+	return operations;
+}
+
+/* See definition.h. */
+uint16
+ppl_definition_operations_always(const PplPipeline *pipeline)
+{
+	uint16		operations = pipeline->operations;
+
+	for (int i = 0; i < list_length(pipeline->former); i += 2)
+		operations &= list_nth_int(pipeline->former, i + 1);
+	return operations;
+}
+
+/* See definition.h. */
+uint16
+ppl_definition_takes(const PplPipeline *segment)
+{
+	return segment->upstream == 0 ? segment->operations : PPL_OP_ALL;
 }
 
 static void

@@ -84,6 +84,10 @@ typedef struct PplPipeline
 								 * type of its log */
 	Oid			origin;			/* the source of the pipeline itself */
 	uint16		operations;		/* PPL_OP_*, of source */
+	List	   *former;			/* pairs of integers: the version that changed
+								 * them, and what they were before it */
+	uint16		reached;		/* a worker's part alone: in force where it
+								 * is, if it is not at the last change yet */
 	bool		lineage;		/* keep rows of lineage? */
 	char	   *search_path;	/* for user code */
 	bool		running;		/* what its owner asked for */
@@ -117,6 +121,19 @@ typedef struct PplShare
 	uint16		operations;		/* PPL_OP_* of it */
 	int			workers;		/* that share the events with it */
 } PplShare;
+
+/*
+ * Which operations were in force in some version, in any version from this one on, and
+ * in all that there ever were.
+ */
+extern uint16 ppl_definition_operations_at(const PplPipeline *pipeline,
+										   int version);
+extern uint16 ppl_definition_operations_since(const PplPipeline *pipeline,
+											  int version);
+extern uint16 ppl_definition_operations_always(const PplPipeline *pipeline);
+
+/* What a segment takes from its source: all that is handed over to it, if it is behind. */
+extern uint16 ppl_definition_takes(const PplPipeline *segment);
 
 /* What holds for these stages, of the first of them or the pipeline; 0 = the server's. */
 extern int	ppl_definition_setting(const PplPipeline *pipeline,

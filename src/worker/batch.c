@@ -481,7 +481,7 @@ load_program(Attempt *attempt)
 
 /*
  * Everything between the start of the transaction and the first event.  False
- * if there is nothing to be done because the definition is stopped or gone, or
+ * if there is nothing to be done because the definition is stopped, gone or another owner's, or
  * was started anew from a later position, or is lost; and if another transaction
  * changes what is needed.
  */
@@ -508,7 +508,8 @@ begin_work(Attempt *attempt, const PplBatch *batch)
 		if (worker->program == NULL)
 			break;
 	}
-	worker->stopped = worker->program == NULL || !worker->program->pipeline->running;
+	worker->stopped = worker->program == NULL || !worker->program->pipeline->running ||
+		!ppl_worker_is_owner(worker, worker->program->pipeline);
 	if (!worker->stopped)
 	{
 		ppl_session_search_path(worker->program->pipeline->search_path);

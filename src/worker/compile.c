@@ -302,7 +302,8 @@ static bool
 takes_deletes(const Compiler *compiler, const PplPipeline *pipeline,
 			  const Sink *sink)
 {
-	if ((pipeline->operations & PPL_OP_DELETE) == 0 || sink->output->upsert)
+	if (((pipeline->operations | pipeline->reached) & PPL_OP_DELETE) == 0 ||
+		sink->output->upsert)
 		return false;
 	for (int i = 0; i < compiler->nsteps; i++)
 	{

@@ -305,7 +305,7 @@ leaves_word(const PplEvent *event, const PplEventOutcome *outcome)
 	if (event->kind == PPL_REC_TRUNCATE)
 		return PPL_EVENT_CLEARS(event) && !outcome->excluded;
 	return !outcome->inert &&
-		ppl_event_takes_away(event->kind, pipeline->operations);
+		ppl_event_takes_away(event->kind, ppl_definition_operations_always(pipeline));
 }
 
 static void

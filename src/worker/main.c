@@ -9,7 +9,7 @@
  * A worker whose pipeline was not born yet looks for the birth record and begins
  * there.
  *
- * Memory: "pipeline worker" for its life; below it "pipeline program" (one
+ * Memory: "pipeline worker" for its life; below it "pipeline definition", "pipeline program" (one
  * definition), "pipeline batch" (one batch), "pipeline spool reader"; below the
  * transaction "pipeline run" (one run of the statement).
  */
@@ -186,7 +186,7 @@ set_state(PplWorkerState state)
 }
 
 /*
- * Read where this pipeline stands.  False if it is gone or stopped.
+ * Read where this pipeline stands.  False if it is gone or stopped, or has another owner.
  */
 static bool
 load_checkpoint(void)
@@ -204,6 +204,8 @@ load_checkpoint(void)
 	if (pipeline != NULL)
 		pipeline = ppl_definition_segment(pipeline, self.place.segment);
 	running = pipeline != NULL && pipeline->running;
+	if (running && !ppl_worker_is_owner(&self, pipeline))
+		running = false;
 	if (running)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
@@ -339,7 +341,7 @@ work_once(XLogRecPtr decoded, PplSpoolPos end)
 	int64		begun;
 
 	ppl_worker_refresh(&self);
-	if (ppl_repartition_holds(&self) ||
+	if (self.stopped || ppl_repartition_holds(&self) ||
 		(self.reads_source && ppl_pause_for_schema(&self) != PPL_BATCH_DONE))
 		return true;
 	begun = ppl_clock_us();

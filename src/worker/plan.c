@@ -407,6 +407,8 @@ ppl_program_load(MemoryContext parent, PplPlace place, int version)
 		program->pipeline = ppl_definition_segment(pipeline, place.segment);
 	if (program->pipeline != NULL)
 	{
+		program->pipeline->reached =
+			ppl_definition_operations_at(program->pipeline, version);
 		ppl_session_search_path(program->pipeline->search_path);
 		load_source(program);
 		ppl_partition_require(program->pipeline,

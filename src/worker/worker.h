@@ -21,6 +21,8 @@ typedef struct PplWorker
 	char	   *name;			/* of the pipeline */
 	bool		reads_source;	/* else what another segment hands over */
 	PplSettings settings;		/* of its own, 0 = the server's */
+	const PplPipeline *definition;	/* as of the last refresh, or NULL */
+	MemoryContext definition_context;	/* it is here */
 	MemoryContext context;		/* for the worker's life */
 	PplSpoolReader *spool;
 	PplSpoolReader *backlog;
@@ -45,6 +47,8 @@ typedef struct PplWorker
 extern bool ppl_worker_disturbed(const PplWorker *worker);
 extern PplPortion ppl_worker_portion(const PplWorker *worker);
 extern PplSpoolPos ppl_worker_end(const PplWorker *worker);
+extern bool ppl_worker_is_owner(PplWorker *worker,
+								const PplPipeline *pipeline);
 extern void ppl_worker_refresh(PplWorker *worker);
 extern void ppl_worker_request(PplWorker *worker, PplGatherRequest *request);
 
