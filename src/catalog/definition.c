@@ -37,7 +37,8 @@
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
 	" version, slot_lsn, consistency, workers, partition_since, partition_by," \
-	" partition_key, partition_chosen, settings, next_segment"
+	" partition_key, partition_chosen, settings, next_segment," \
+	" lost_segments"
 
 /* The extension, as last looked up. */
 static struct
@@ -53,6 +54,7 @@ static void read_settings(const PplSqlResult *rows, int64 row, int column,
 static void read_partitioning(const PplSqlResult *rows, int64 row,
 							  PplPartitioning *partitioning);
 static List *read_words(Datum array);
+static List *read_numbers(Datum array);
 static uint16 read_operations(Datum array);
 static void load_parts(List *pipelines);
 static PplPipeline *find_pipeline(List *pipelines, int pipeline_id);
@@ -519,6 +521,7 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	read_partitioning(rows, row, &pipeline->partitioning);
 	read_settings(rows, row, 17, &pipeline->settings);
 	pipeline->next_segment = ppl_sql_int(rows, row, 18);
+	pipeline->lost = read_numbers(ppl_sql_value(rows, row, 19));
 	return pipeline;
 }
 
@@ -569,6 +572,21 @@ read_words(Datum array)
 	for (int i = 0; i < nelements; i++)
 		words = lappend(words, TextDatumGetCString(elements[i]));
 	return words;
+}
+
+/* The elements of an int[]. */
+static List *
+read_numbers(Datum array)
+{
+	Datum	   *elements;
+	int			nelements;
+	List	   *numbers = NIL;
+
+	deconstruct_array(DatumGetArrayTypeP(array), INT4OID, sizeof(int32), true,
+					  TYPALIGN_INT, &elements, NULL, &nelements);
+	for (int i = 0; i < nelements; i++)
+		numbers = lappend_int(numbers, DatumGetInt32(elements[i]));
+	return numbers;
 }
 
 static uint16

@@ -28,6 +28,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backlog/lost.h"
 #include "backlog/store.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
@@ -186,7 +187,7 @@ set_state(PplWorkerState state)
 }
 
 /*
- * Read where this pipeline stands.  False if it is gone or stopped.
+ * Read where this pipeline stands.  False if it is gone, stopped or lost.
  */
 static bool
 load_checkpoint(void)
@@ -204,6 +205,12 @@ load_checkpoint(void)
 	if (pipeline != NULL)
 		pipeline = ppl_definition_segment(pipeline, self.place.segment);
 	running = pipeline != NULL && pipeline->running;
+	if (running && list_member_int(pipeline->lost, self.place.segment))
+	{
+		/* nobody knows it yet: who found it out has ended */
+		ppl_backlog_tell_lost(self.place, pipeline->name, true);
+		running = false;
+	}
 	if (running)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);
