@@ -33,6 +33,7 @@ $node->need_failpoints;
 # Segment 1 cuts, 2 looks up and has dst, 3 and 4 are isolated outputs.
 $node->safe_psql('postgres', <<'SQL');
 CREATE TABLE src (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, k int, note text);
+CREATE TABLE tick (n int);
 CREATE TABLE names (k int PRIMARY KEY, name text);
 INSERT INTO names SELECT k, 'name ' || k FROM generate_series(0, 9) k;
 CREATE TABLE dst (id int, name text, note text);
@@ -66,10 +67,12 @@ sub done
 	{
 		my $lsn = $node->value('SELECT pg_current_wal_insert_lsn()');
 
+		# only a commit has capture decode what is before it
+		$node->safe_psql('postgres', 'INSERT INTO tick VALUES (1)');
 		$node->poll(
 			"SELECT bool_and(caught_up OR processed_lsn >= '$lsn') AND (SELECT bool_and(decoded_lsn >= '$lsn') FROM _pipeline.databases()
 			 WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database()))
-			 FROM _pipeline.consumers() WHERE pipeline_id = 1 AND segment = $segment",
+			 FROM _pipeline.consumers() JOIN _pipeline.pipelines USING (pipeline_id) WHERE name = 'p' AND segment = $segment",
 			what => "segment $segment");
 	}
 	return;
@@ -257,6 +260,8 @@ for my $how ('pipeline mover', 'server')
 	$node->poll($slot, what => 'the slot to go on');
 	is(pids(2), $processes, "$how: under the same processes") if $how ne 'server';
 	is(lost(), '{2}', "$how: but once");
+	is($node->value(q{SELECT count(*) FROM pipeline.audit_log WHERE action = 'lost' AND detail->>'segment' = '2'}),
+		scalar @gaps + 1, "$how: as the audit log says");
 	my $handed = q{SELECT produced FROM pipeline.ledger('p') WHERE output = '(cut)'};
 	my $before = $node->value($handed);
 	traffic(400, 1, 3, 4);
@@ -272,11 +277,10 @@ for my $how ('pipeline mover', 'server')
 	$node->kill9_server if $how eq 'server';
 	$node->safe_psql('postgres', 'ALTER TABLE gone RENAME TO names');
 	traffic(200, 1, 3, 4);
-	$processes = pids(2);
 	$node->safe_psql('postgres', $skip);
 	push @gaps, [ $gap, last_id() ];
 	traffic(600, 1 .. 4);
-	is(pids(2), $processes, "$how: the others keep their processes when it is started");
+	is(pids(2), $processes, "$how: the others keep their processes when it is started") if $how ne 'server';
 	$node->caught_up('p');
 	right($_, "$how: $_ has one gap more", @gaps, $_ eq 'slow' ? \@slow_gap : ()) for 'dst', 'quick', 'slow';
 	$node->poll(q{SELECT count(*) = 1 FROM pipeline.partitions WHERE segment = 2}) if $how ne 'server';
@@ -286,3 +290,137 @@ for my $how ('pipeline mover', 'server')
 	traffic(200, 1 .. 4);
 	right($_, "$how: $_ is right after a restart", @gaps, $_ eq 'slow' ? \@slow_gap : ()) for 'dst', 'quick', 'slow';
 }
+
+# ---- ways out: to be dropped -----------------------------------------------------
+
+$node->safe_psql('postgres', 'ALTER TABLE slow RENAME COLUMN note TO other');
+lose(4, 1 .. 3);
+$processes = pids(4);
+$node->safe_psql('postgres', q{SELECT pipeline.drop_output('p', 'slow')});
+traffic(400, 1 .. 3);
+$node->caught_up('p');
+right($_, "$_ is right when the lost output was dropped", @gaps) for 'dst', 'quick';
+is(pids(4), $processes, 'under the same process');
+is($node->value(q{SELECT state FROM pipeline.status}) . lost(), 'running{}', 'the pipeline runs again');
+is($node->value('SELECT count(*) FROM _pipeline.backlog'), 0, 'without a backlog');
+$node->restart;
+traffic(200, 1 .. 3);
+is(states(), '1 running, 2 running, 2 running, 3 running', 'and so after a restart');
+
+# A stage that begins a segment: only when it is lost, what was handed over to it need
+# not be done.
+$node->safe_psql('postgres', <<'SQL');
+SELECT pipeline.drop_pipeline('p');
+CREATE TABLE checked (id int, k int, note text);
+SELECT pipeline.create_pipeline('p', source => 'src');
+SELECT pipeline.add_stage('p', 'all', 'transform', query => 'SELECT id, k, note FROM event');
+SELECT pipeline.add_stage('p', 'check', 'validate', query => 'SELECT EXISTS (SELECT FROM names) FROM event', isolate => true);
+SELECT pipeline.add_output('p', 'checked');
+SELECT pipeline.start('p');
+SQL
+my $first = last_id() + 1;
+traffic(200, 1, 2);
+my $gap = last_id() + 1;
+$node->safe_psql('postgres', 'ALTER TABLE names RENAME TO gone');
+traffic(200, 1);
+my $drop = q{SELECT pipeline.drop_stage('p', 'check')};
+refused($drop, qr/has not done all that was handed over to it/, 'a stage that only stands is not dropped');
+lose(2, 1);
+
+# A segment more behind it is not lost with it.
+$node->safe_psql('postgres', 'ALTER TABLE gone RENAME TO names');
+$node->safe_psql('postgres', q{SELECT pipeline.add_stage('p', 'more', 'validate', query => 'SELECT true FROM event', isolate => true)});
+traffic(200, 1);
+is(lost(), '{2}', 'a segment that is added behind is not lost');
+is(states(), '1 running, 2 lost, 3 running', 'but runs');
+$node->safe_psql('postgres', q{SELECT pipeline.drop_stage('p', 'more')});
+$node->safe_psql('postgres', $drop);
+my @stage_gap = ($gap, last_id());
+traffic(200, 1);
+$node->caught_up('p');
+is($node->value(q{SELECT state FROM pipeline.status}) . lost(), 'running{}', 'one that is lost is');
+$node->same_rows('TABLE checked', "SELECT * FROM src WHERE id >= $first AND id NOT BETWEEN $stage_gap[0] AND $stage_gap[1]",
+	'and the segment before goes on where it was');
+
+# ---- upserts -------------------------------------------------------------------
+
+# What is kept of the lost output alone is made older than all that comes.
+$node->safe_psql('postgres', <<'SQL');
+SELECT pipeline.drop_pipeline('p');
+CREATE TABLE items (id int PRIMARY KEY, n int, note text);
+CREATE TABLE up1 (id int PRIMARY KEY, n int, note text);
+CREATE TABLE up2 (id int PRIMARY KEY, n int, note text);
+SELECT pipeline.create_pipeline('p', source => 'items');
+SELECT pipeline.add_stage('p', 'all', 'transform', query => 'SELECT id, n, note FROM event');
+SELECT pipeline.add_output('p', 'up1', mode => 'upsert', isolate => true);
+SELECT pipeline.add_output('p', 'up2', mode => 'upsert', isolate => true);
+SELECT pipeline.start('p');
+CREATE OR REPLACE PROCEDURE traffic(kb int) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. greatest(kb / 5, 1) LOOP
+		INSERT INTO items SELECT (random() * 100)::int * 15 + g, 1, repeat(md5(random()::text), 10) FROM generate_series(1, 15) g
+		ON CONFLICT (id) DO UPDATE SET n = items.n + 1, note = excluded.note;
+		DELETE FROM items WHERE id = (random() * 1000)::int;
+		COMMIT;
+	END LOOP;
+END $$;
+SQL
+
+sub kept
+{
+	my ($what) = @_;
+
+	return q{SELECT DISTINCT o.name FROM _pipeline.kept k JOIN _pipeline.outputs o USING (output_id) WHERE k.commit_lsn } . $what;
+}
+
+traffic(600, 1 .. 3);
+$node->same_rows("TABLE $_", 'TABLE items', "$_ is what the source is") for 'up1', 'up2';
+$node->safe_psql('postgres', 'ALTER TABLE up2 RENAME COLUMN note TO other');
+lose(3, 1, 2);
+$node->same_rows('TABLE up1', 'TABLE items', 'up1 goes on');
+
+# A copy begins anew, with all of it.
+my $dump = $node->basedir . '/dump';
+$node->command_ok([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-Fc', '-f', $dump, 'postgres' ], 'pg_dump');
+$node->safe_psql('postgres', 'CREATE DATABASE copy');
+$node->command_ok([ 'pg_restore', '-h', $node->host, '-p', $node->port, '-d', 'copy', $dump ], 'pg_restore');
+$node->poll(q{SELECT state = 'ready' FROM _pipeline.databases() d, pg_database b WHERE b.oid = d.database AND b.datname = 'copy'},
+	db => 'copy', what => 'the slot of the copy');
+is($node->value(q{SELECT concat_ws('|', state, last_error) FROM pipeline.status}, db => 'copy'), 'stopped', 'a copy is not lost');
+$node->safe_psql('copy', q{ALTER TABLE up2 RENAME COLUMN other TO note; SELECT pipeline.start('p')});
+$node->safe_psql('copy', q{INSERT INTO items VALUES (5000, 1, 'copy')});
+$node->caught_up('p', db => 'copy');
+is($node->value('SELECT count(*) FROM up1 JOIN up2 USING (id) WHERE id = 5000', db => 'copy'), 1, 'and runs');
+is($node->value('SELECT lost_segments FROM _pipeline.pipelines', db => 'copy'), '{}', 'with nothing lost');
+$node->safe_psql('postgres', 'DROP DATABASE copy');
+
+$node->safe_psql('postgres', 'ALTER TABLE up2 RENAME COLUMN other TO note');
+is($node->value("BEGIN; DO \$\$ BEGIN PERFORM pipeline.start('p', skip_to_now => true); END \$\$; " . kept(q{= '0/0'}) . '; COMMIT'),
+	'up2', 'what is kept of the lost output is old now');
+is($node->value(kept(q{> '0/0'})), 'up1', 'and of that alone');
+traffic(400, 1 .. 3);
+$node->safe_psql('postgres', 'UPDATE items SET n = n + 1');
+$node->caught_up('p');
+$node->same_rows('TABLE up1', 'TABLE items', 'up1 is what the source is');
+$node->same_rows('SELECT * FROM up2 WHERE id IN (SELECT id FROM items)', 'TABLE items', 'up2 has what came since');
+
+# ---- and the slot --------------------------------------------------------------
+
+$node->safe_psql('postgres', 'ALTER TABLE up2 RENAME COLUMN note TO other');
+lose(3, 1, 2);
+$node->failpoint_set('capture-before-slot', 'wait');
+$node->terminate_process('pipeline capture');
+$node->failpoint_wait('capture-before-slot');
+$node->safe_psql('postgres', 'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots');
+$node->failpoint_clear('capture-before-slot');
+$node->poll(q{SELECT count(*) = 3 FROM pipeline.workers WHERE state = 'lost'}, what => 'all to be lost');
+like($node->value('SELECT what FROM pipeline.health()'), qr/^its replication slot is gone/, 'with the slot all of it is lost');
+$node->safe_psql('postgres', "ALTER TABLE up2 RENAME COLUMN other TO note; $skip");
+$node->safe_psql('postgres', 'UPDATE items SET n = n + 1');
+$node->caught_up('p');
+$node->same_rows("SELECT * FROM $_ WHERE id IN (SELECT id FROM items)", 'TABLE items', "$_ begins anew") for 'up1', 'up2';
+is($node->value(q{SELECT detail ? 'segment' FROM pipeline.audit_log WHERE action = 'start' ORDER BY id DESC LIMIT 1}), 'f',
+	'with one gap for all');
+is(lost(), '{}', 'and nothing lost');
+$node->stop;
+done_testing();
