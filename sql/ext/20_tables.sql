@@ -23,6 +23,7 @@ CREATE TABLE _pipeline.pipelines (
 	system_identifier bigint,
 	database oid,
 	slot_lsn pg_lsn,
+	lost_segments int[] NOT NULL DEFAULT '{}',
 	version int NOT NULL DEFAULT 1,
 	next_segment int NOT NULL DEFAULT 2,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -44,6 +45,7 @@ COMMENT ON COLUMN _pipeline.pipelines.search_path IS 'for user code, as it was w
 COMMENT ON COLUMN _pipeline.pipelines.settings IS 'in place of those of the server, where a stage says nothing';
 COMMENT ON COLUMN _pipeline.pipelines.running IS 'what the owner asked for';
 COMMENT ON COLUMN _pipeline.pipelines.slot_lsn IS 'the slot in whose changes it was born: with another slot its position is lost; 0/0 = that was said';
+COMMENT ON COLUMN _pipeline.pipelines.lost_segments IS 'whose backlog was larger than pipeline.max_backlog';
 COMMENT ON COLUMN _pipeline.pipelines.born IS 'was started at least once, in the database named by system_identifier and database';
 COMMENT ON COLUMN _pipeline.pipelines.next_segment IS 'number that no segment of it ever had';
 COMMENT ON COLUMN _pipeline.pipelines.version IS 'of the definition, grows with each change of stages and outputs';

@@ -118,7 +118,7 @@ SELECT p.name AS pipeline,
 		WHEN NOT p.born OR NOT _pipeline.is_here(p.system_identifier, p.database) THEN 'stopped'
 		WHEN pg_catalog.pg_is_in_recovery() THEN 'standby'
 		WHEN p.running AND d.state = 'failed' THEN 'failed'
-		WHEN x.lost THEN 'lost'
+		WHEN x.lost OR x.behind IS NOT NULL THEN 'lost'
 		WHEN NOT p.running THEN 'stopped'
 		WHEN d.state IS DISTINCT FROM 'ready' OR w.state IS NULL THEN 'starting'
 		WHEN x.pause IS NOT NULL THEN 'paused'
@@ -147,12 +147,15 @@ SELECT p.name AS pipeline,
 		WHEN x.lost AND w.state IS DISTINCT FROM 'lost' THEN pg_catalog.format(
 			'the replication slot that held the position of the pipeline is gone (hint: SELECT pipeline.start(%L, skip_to_now => true); goes on from now and leaves out what was committed in between.)',
 			p.name)
+		WHEN x.behind IS NOT NULL AND w.state IS DISTINCT FROM 'lost' THEN pg_catalog.format(
+			'the backlog of segment %s was larger than pipeline.max_backlog (hint: SELECT pipeline.start(%L, skip_to_now => true); goes on from now and leaves out what was committed in between.)',
+			x.behind, p.name)
 		WHEN x.pause IS NOT NULL THEN pg_catalog.format('%s (hint: SELECT pipeline.accept_schema(%L);)', x.pause, p.name)
 		ELSE w.last_error
 	END AS last_error,
 	CASE
 		WHEN d.state = 'failed' THEN d.last_error_at
-		WHEN x.lost AND w.state IS DISTINCT FROM 'lost' THEN NULL
+		WHEN (x.lost OR x.behind IS NOT NULL) AND w.state IS DISTINCT FROM 'lost' THEN NULL
 		WHEN x.pause IS NOT NULL THEN z.since
 		ELSE w.last_error_at
 	END AS last_error_at,
@@ -202,8 +205,8 @@ FROM _pipeline.pipelines p
 			max(c.latency_p50) AS latency_p50,
 			max(c.latency_p99) AS latency_p99,
 			max(c.retained_wal_bytes) AS retained_wal_bytes,
-			(array_agg(c.last_error ORDER BY c.last_error_at DESC NULLS LAST))[1] AS last_error,
-			max(c.last_error_at) AS last_error_at
+			(array_agg(c.last_error ORDER BY c.worker_state = 'lost' DESC, c.last_error_at DESC NULLS LAST))[1] AS last_error,
+			(array_agg(c.last_error_at ORDER BY c.worker_state = 'lost' DESC, c.last_error_at DESC NULLS LAST))[1] AS last_error_at
 		FROM _pipeline.worker_states c
 		GROUP BY c.pipeline_id
 	) w ON w.pipeline_id = p.pipeline_id
@@ -225,6 +228,7 @@ FROM _pipeline.pipelines p
 		END AS processed_lsn,
 		-- 0/0: capture has said so; it may not have seen yet what pg_restore brought
 		p.born AND (p.slot_lsn = '0/0' OR p.slot_lsn <> d.slot_lsn) IS TRUE AS lost,
+		CASE WHEN _pipeline.is_here(p.system_identifier, p.database) THEN nullif(pg_catalog.array_to_string(p.lost_segments, ', '), '') END AS behind,
 		-- also without a process, as after a restart when nothing came since
 		CASE WHEN p.running AND w.state IN ('running', 'catching up', 'starting', 'waiting') THEN z.what END AS pause
 	) x
@@ -248,8 +252,8 @@ SELECT p.name AS pipeline,
 	c.last_error_at
 FROM _pipeline.worker_states c
 	JOIN _pipeline.pipelines p ON p.pipeline_id = c.pipeline_id
-WHERE c.pid IS NOT NULL AND _pipeline.may_see(p.owner);
-COMMENT ON VIEW pipeline.workers IS 'worker processes of this database';
+WHERE (c.pid IS NOT NULL OR c.worker_state = 'lost') AND _pipeline.may_see(p.owner);
+COMMENT ON VIEW pipeline.workers IS 'worker processes of this database, and places that have none because they are lost';
 
 -- A pipeline that was never started has no partition.
 CREATE VIEW pipeline.partitions WITH (security_barrier) AS
@@ -266,7 +270,7 @@ SELECT p.name AS pipeline,
 	c.pid,
 	k.commit_lsn AS checkpoint,
 	CASE
-		WHEN NOT p.running THEN 'stopped'
+		WHEN NOT p.running AND c.worker_state <> 'lost' THEN 'stopped'
 		ELSE c.worker_state
 	END AS state,
 	coalesce(n.events, 0) AS events,

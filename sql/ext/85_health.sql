@@ -154,7 +154,7 @@ SELECT p.pipeline_id,
 	w.message,
 	w.hint,
 	s.retained_wal_bytes,
-	s.backlog_bytes
+	p.lost_segments
 FROM pipeline.status s
 	JOIN _pipeline.pipelines p ON p.name = s.pipeline
 	LEFT JOIN (
@@ -235,8 +235,12 @@ SELECT CASE
 	h.name AS pipeline,
 	CASE h.state
 		WHEN 'waiting' THEN 'no free worker process'
-		WHEN 'lost' THEN coalesce(nullif(h.message, 'the replication slot that held the position of the pipeline is gone') || ', and what was committed since its position is gone',
-			'its replication slot is gone, and with it what was committed since its position')
+		WHEN 'lost' THEN CASE
+			WHEN h.lost_segments = '{}' OR h.message = 'the replication slot that held the position of the pipeline is gone' THEN
+				'its replication slot is gone, and with it what was committed since its position'
+			ELSE pg_catalog.format('the backlog of segment %s was larger than pipeline.max_backlog, and what was committed since its position is gone',
+				pg_catalog.array_to_string(h.lost_segments, ' and of segment '))
+		END
 		ELSE h.message
 	END AS what,
 	h.since,
@@ -334,8 +338,16 @@ FROM _pipeline.patients h
 		SELECT pg_catalog.format('%s of WAL', pg_catalog.pg_size_pretty(h.retained_wal_bytes)) AS held
 		WHERE h.retained_wal_bytes > 0.5 * pg_catalog.pg_size_bytes(pg_catalog.current_setting('pipeline.max_retained_wal', true))
 		UNION ALL
-		SELECT pg_catalog.format('a backlog of %s, pipeline.max_backlog is %s', pg_catalog.pg_size_pretty(h.backlog_bytes), pg_catalog.current_setting('pipeline.max_backlog', true))
-		WHERE h.backlog_bytes > 0.5 * pg_catalog.pg_size_bytes(pg_catalog.current_setting('pipeline.max_backlog', true))
+		SELECT pg_catalog.format('a backlog of %s, pipeline.max_backlog is %s', pg_catalog.pg_size_pretty(b.bytes), pg_catalog.current_setting('pipeline.max_backlog', true))
+		FROM (
+			SELECT sum(q.bytes) AS bytes
+			FROM _pipeline.backlog q
+			WHERE q.pipeline_id = h.pipeline_id
+			GROUP BY q.segment
+			ORDER BY bytes DESC
+			LIMIT 1
+		) b
+		WHERE b.bytes > 0.5 * pg_catalog.pg_size_bytes(pg_catalog.current_setting('pipeline.max_backlog', true))
 	) m
 WHERE h.state NOT IN ('starting', 'running');
 COMMENT ON VIEW _pipeline.warnings IS 'health: what will be a problem if nobody acts';

@@ -17,6 +17,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -45,6 +46,10 @@ PPL_FUNCTION(pipeline_restart);
 
 static void check_startable(PplPipeline *pipeline);
 static void refuse_lost(const PplPipeline *pipeline, const PplDatabase *db);
+static char *name_lost(const PplPipeline *pipeline);
+static bool is_lost(const PplPipeline *pipeline, const PplDatabase *db);
+static void start_lost(const PplPipeline *pipeline);
+static void audit_start(const PplPipeline *pipeline, int segment);
 static void give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn);
 static bool has_queued(const PplPipeline *pipeline);
 static void set_running(const PplPipeline *pipeline, bool running);
@@ -76,17 +81,16 @@ pipeline_start(PG_FUNCTION_ARGS)
 
 	if (!pipeline->born)
 		ppl_segments_take_places(pipeline, ppl_definition_shares(pipeline));
-	if (!pipeline->born || skip_to_now)
+	if (pipeline->born && skip_to_now && pipeline->lost != NIL &&
+		!is_lost(pipeline, db))
+		start_lost(pipeline);
+	else if (!pipeline->born || skip_to_now)
 	{
 		ppl_own_lock_source(pipeline->source);
 		give_birth(pipeline, db->slot_lsn);
-		ppl_upserts_begin_anew(pipeline);
+		ppl_upserts_begin_anew(pipeline, 0);
 		foreach(lc, ppl_definition_shares(pipeline))
 			ppl_segments_emit_birth(pipeline, lfirst(lc));
-
-		/* the word of these may be in the gap, or in another server's WAL */
-		if (has_queued(pipeline))
-			ppl_access_tell(pipeline, PPL_CONTROL_REDRIVE);
 	}
 	else
 	{
@@ -94,6 +98,10 @@ pipeline_start(PG_FUNCTION_ARGS)
 		set_running(pipeline, true);
 		ppl_access_tell(pipeline, PPL_CONTROL_START);
 	}
+
+	/* the word of these may be in the gap, or in another server's WAL */
+	if ((!pipeline->born || skip_to_now) && has_queued(pipeline))
+		ppl_access_tell(pipeline, PPL_CONTROL_REDRIVE);
 	PG_RETURN_VOID();
 }
 
@@ -153,13 +161,41 @@ pipeline_restart(PG_FUNCTION_ARGS)
 static void
 refuse_lost(const PplPipeline *pipeline, const PplDatabase *db)
 {
-	if (pipeline->born && pipeline->slot_lsn != db->slot_lsn)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the position of pipeline \"%s\" is lost", pipeline->name),
-				 errdetail("The replication slot that held it is gone, or its backlog was too large, and with it what was committed and not processed."),
-				 errhint("SELECT pipeline.start(%s, skip_to_now => true); goes on from now.",
-						 quote_literal_cstr(pipeline->name))));
+	bool		lost = is_lost(pipeline, db);
+
+	if (!pipeline->born || (!lost && pipeline->lost == NIL))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the position of pipeline \"%s\" is lost", pipeline->name),
+			 lost ?
+			 errdetail("The replication slot that held it is gone, and with it what was committed and not processed.") :
+			 errdetail_plural("The backlog of segment %s was larger than pipeline.max_backlog, and what it had not processed is gone.",
+							  "The backlogs of segments %s were larger than pipeline.max_backlog, and what they had not processed is gone.",
+							  list_length(pipeline->lost),
+							  name_lost(pipeline)),
+			 errhint("SELECT pipeline.start(%s, skip_to_now => true); goes on from now.",
+					 quote_literal_cstr(pipeline->name))));
+}
+
+/* Was a pipeline that was started born in another slot than the one of now? */
+static bool
+is_lost(const PplPipeline *pipeline, const PplDatabase *db)
+{
+	return pipeline->slot_lsn != db->slot_lsn;
+}
+
+/* The numbers of its lost segments, for a message. */
+static char *
+name_lost(const PplPipeline *pipeline)
+{
+	StringInfoData buf;
+	ListCell   *lc;
+
+	initStringInfo(&buf);
+	foreach(lc, pipeline->lost)
+		appendStringInfo(&buf, "%s%d", buf.len > 0 ? ", " : "", lfirst_int(lc));
+	return buf.data;
 }
 
 /* Would a worker find all it needs?  Things may have changed since. */
@@ -190,8 +226,69 @@ check_startable(PplPipeline *pipeline)
 }
 
 /*
+ * From the commit of this transaction on, the segments that are lost have events again.
+ * The others keep their positions.
+ */
+static void
+start_lost(const PplPipeline *pipeline)
+{
+	bool		reads = false;
+	ListCell   *lc;
+
+	foreach(lc, pipeline->lost)
+	{
+		audit_start(pipeline, lfirst_int(lc));
+		ppl_segments_forget_position(pipeline->pipeline_id, lfirst_int(lc));
+		ppl_upserts_begin_anew(pipeline, lfirst_int(lc));
+	}
+	set_running(pipeline, true);
+	foreach(lc, ppl_definition_shares(pipeline))
+	{
+		const PplShare *share = lfirst(lc);
+
+		if (list_member_int(pipeline->lost, share->place.segment))
+			ppl_segments_emit_birth(pipeline, share);
+		else
+			reads |= share->upstream == 0;
+	}
+	/* nobody will come to what was changed in the source meanwhile */
+	if (!reads)
+		ppl_layout_store(pipeline->pipeline_id);
+	if (!pipeline->running)
+		ppl_access_tell(pipeline, PPL_CONTROL_START);
+}
+
+/*
+ * Note the start of a segment, or with 0 of the whole pipeline, in the audit log, and the
+ * gap if it had a position.
+ */
+static void
+audit_start(const PplPipeline *pipeline, int segment)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline->pipeline_id),
+		ppl_sql_arg_int(segment),
+	};
+	char	   *from = ppl_sql_text(ppl_sql_run("SELECT min(commit_lsn)::text"
+												" FROM " PPL_CHECKPOINTS
+												" WHERE pipeline_id = $1"
+												" AND ($2 = 0 OR segment = $2)",
+												lengthof(args), args), 0, 0);
+	char	   *to = psprintf("%X/%X", LSN_FORMAT_ARGS(GetXLogInsertRecPtr()));
+
+	if (segment != 0)
+		ppl_access_audit(pipeline, "start", "segment", psprintf("%d", segment),
+						 "skipped_from", from, "skipped_to", to, NULL);
+	else if (from != NULL)
+		ppl_access_audit(pipeline, "start", "skipped_from", from,
+						 "skipped_to", to, NULL);
+	else
+		ppl_access_audit(pipeline, "start", NULL);
+}
+
+/*
  * From the commit of this transaction on, rows of the source are events.
- * What was there before is given up; a gap is noted in the audit log.
+ * What was there before is given up.
  */
 static void
 give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn)
@@ -203,20 +300,8 @@ give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn)
 		ppl_sql_arg(OIDOID, ObjectIdGetDatum(MyDatabaseId)),
 		ppl_sql_arg(LSNOID, LSNGetDatum(slot_lsn)),
 	};
-	PplSqlResult *rows = ppl_sql_run("SELECT min(commit_lsn)::text"
-									 " FROM " PPL_CHECKPOINTS
-									 " WHERE pipeline_id = $1",
-									 lengthof(id), id);
-	char	   *position = ppl_sql_text(rows, 0, 0);
 
-	if (position != NULL)
-		ppl_access_audit(pipeline, "start",
-						 "skipped_from", position,
-						 "skipped_to", psprintf("%X/%X", LSN_FORMAT_ARGS(GetXLogInsertRecPtr())),
-						 NULL);
-	else
-		ppl_access_audit(pipeline, "start", NULL);
-
+	audit_start(pipeline, 0);
 	/* without it, a worker looks for the record of this birth only */
 	(void) ppl_sql_run("DELETE FROM " PPL_CHECKPOINTS
 					   " WHERE pipeline_id = $1",
@@ -225,7 +310,8 @@ give_birth(const PplPipeline *pipeline, XLogRecPtr slot_lsn)
 	ppl_layout_store(pipeline->pipeline_id);
 	(void) ppl_sql_run("UPDATE " PPL_PIPELINES
 					   " SET running = true, born = true,"
-					   " system_identifier = $2, database = $3, slot_lsn = $4"
+					   " system_identifier = $2, database = $3, slot_lsn = $4,"
+					   " lost_segments = '{}'"
 					   " WHERE pipeline_id = $1",
 					   lengthof(args), args);
 	CacheInvalidateRelcacheByRelid(ppl_definition_relid());

@@ -47,7 +47,7 @@ static bool have_left(const PplPipeline *pipeline);
 static bool is_level(const PplPipeline *segment);
 static bool has_read_all(PplPlace place);
 static XLogRecPtr wait_for_capture(PplDatabase *db);
-static void forget(PplPlace place, bool output);
+static void forget_deeds(PplPlace place);
 static void forget_hand_over(const PplPipeline *segment);
 static void emit(const PplPipeline *pipeline, const PplShare *share,
 				 PplControlAction action);
@@ -197,11 +197,15 @@ same_stages(const PplPipeline *a, const PplPipeline *b)
 		((PplStage *) llast(b->stages))->stage_id;
 }
 
-/* Error 55000 unless a segment has done all that was handed over to it. */
+/*
+ * Error 55000 unless a segment has done all that was handed over to it, or is lost and
+ * will not do it in any case.
+ */
 static void
 require_done(const PplPipeline *before, const PplPipeline *segment)
 {
-	if (segment->upstream == 0 || is_done(segment))
+	if (segment->upstream == 0 ||
+		list_member_int(before->lost, segment->segment) || is_done(segment))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -433,7 +437,10 @@ ppl_segments_change(const PplPipeline *before, const PplPipeline *after)
 		segment = ppl_definition_segment(before, share->place.segment);
 		if (before->born)
 			emit(after, share, PPL_CONTROL_DROP);
-		forget(share->place, segment->stages == NIL);
+		ppl_segments_forget_position(share->place.pipeline_id,
+									 share->place.segment);
+		if (segment->stages == NIL)
+			forget_deeds(share->place);
 	}
 	foreach(lc, ppl_definition_segments(before))
 	{
@@ -472,34 +479,50 @@ lacks(const List *shares, PplPlace place)
 	return true;
 }
 
-/* What is left of a place; of an output also what it did. */
+/*
+ * How far a segment has come, what is kept for it, and that it was lost.
+ */
+void
+ppl_segments_forget_position(int pipeline_id, int segment)
+{
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline_id),
+		ppl_sql_arg_int(segment),
+	};
+
+	(void) ppl_sql_run("WITH backlog AS ("
+					   " DELETE FROM " PPL_BACKLOG
+					   " WHERE pipeline_id = $1 AND segment = $2),"
+					   " lost AS ("
+					   " UPDATE " PPL_PIPELINES
+					   " SET lost_segments = array_remove(lost_segments, $2)"
+					   " WHERE pipeline_id = $1 AND $2 = ANY (lost_segments))"
+					   " DELETE FROM " PPL_CHECKPOINTS
+					   " WHERE pipeline_id = $1 AND segment = $2",
+					   lengthof(args), args);
+}
+
+/* What an output did that is gone. */
 static void
-forget(PplPlace place, bool output)
+forget_deeds(PplPlace place)
 {
 	PplSqlArg	args[] = {
 		ppl_sql_arg_int(place.pipeline_id),
 		ppl_sql_arg_int(place.segment),
 	};
 
-	(void) ppl_sql_run("WITH backlog AS ("
-					   " DELETE FROM " PPL_BACKLOG
+	(void) ppl_sql_run("WITH counts AS ("
+					   " DELETE FROM " PPL_COUNTS
+					   " WHERE pipeline_id = $1 AND segment = $2),"
+					   " letters AS ("
+					   " DELETE FROM " PPL_DEAD_LETTERS
+					   " WHERE pipeline_id = $1 AND segment = $2),"
+					   " reruns AS ("
+					   " DELETE FROM " PPL_RERUNS
 					   " WHERE pipeline_id = $1 AND segment = $2)"
-					   " DELETE FROM " PPL_CHECKPOINTS
+					   " DELETE FROM " PPL_BATCHES
 					   " WHERE pipeline_id = $1 AND segment = $2",
 					   lengthof(args), args);
-	if (output)
-		(void) ppl_sql_run("WITH counts AS ("
-						   " DELETE FROM " PPL_COUNTS
-						   " WHERE pipeline_id = $1 AND segment = $2),"
-						   " letters AS ("
-						   " DELETE FROM " PPL_DEAD_LETTERS
-						   " WHERE pipeline_id = $1 AND segment = $2),"
-						   " reruns AS ("
-						   " DELETE FROM " PPL_RERUNS
-						   " WHERE pipeline_id = $1 AND segment = $2)"
-						   " DELETE FROM " PPL_BATCHES
-						   " WHERE pipeline_id = $1 AND segment = $2",
-						   lengthof(args), args);
 }
 
 /* Nobody reads any more what a segment hands over. */

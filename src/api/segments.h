@@ -15,6 +15,7 @@ extern void ppl_segments_check(const PplPipeline *before,
 extern void ppl_segments_change(const PplPipeline *before,
 								const PplPipeline *after);
 extern void ppl_segments_require_still(const PplPipeline *pipeline);
+extern void ppl_segments_forget_position(int pipeline_id, int segment);
 extern void ppl_segments_take_places(const PplPipeline *pipeline,
 									 const List *shares);
 extern void ppl_segments_emit_birth(const PplPipeline *pipeline,

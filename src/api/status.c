@@ -92,7 +92,9 @@ put_consumer(ReturnSetInfo *rsinfo, PplConsumer *consumer,
 	values[0] = Int32GetDatum(consumer->place.pipeline_id);
 	values[1] = Int32GetDatum(consumer->place.segment);
 	values[2] = Int32GetDatum(consumer->place.partition);
-	values[3] = CStringGetTextDatum(worker_state_word(consumer->state));
+	values[3] = CStringGetTextDatum(worker_state_word(consumer->lost ?
+													  PPL_WORKER_LOST :
+													  consumer->state));
 	values[4] = Int32GetDatum((int32) consumer->process.pid);
 	nulls[4] = !has_process;
 	values[5] = time_or_null(has_process ? consumer->process.started_at : 0,

@@ -117,26 +117,31 @@ ppl_upserts_settle(const PplPipeline *pipeline)
 }
 
 /*
- * A pipeline begins anew, after a gap in its events or in another database.
- * What is kept of its rows is older than all events to come, whose positions may be
+ * A segment begins anew, or with 0 the whole pipeline, after a gap in its events or in
+ * another database.  What is kept of its rows is older than all events to come, whose positions may be
  * smaller here; and a dead letter may be of a row that was changed meanwhile.
  */
 void
-ppl_upserts_begin_anew(const PplPipeline *pipeline)
+ppl_upserts_begin_anew(const PplPipeline *pipeline, int segment)
 {
-	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline->pipeline_id)};
+	PplSqlArg	args[] = {
+		ppl_sql_arg_int(pipeline->pipeline_id),
+		ppl_sql_arg_int(segment),
+		ppl_sql_arg_int(ppl_definition_last_segment(pipeline)),
+	};
 
 	(void) ppl_sql_run("WITH old AS ("
 					   " SELECT k.ctid AS row, row_number() OVER ("
 					   "  PARTITION BY output_id ORDER BY commit_lsn, seq, part) AS seq"
 					   " FROM " PPL_KEPT " k WHERE output_id IN ("
-					   "  SELECT output_id FROM " PPL_OUTPUTS " WHERE pipeline_id = $1))"
+					   "  SELECT output_id FROM " PPL_OUTPUTS " WHERE pipeline_id = $1"
+					   "  AND ($2 = 0 OR coalesce(segment, $3) = $2)))"
 					   " UPDATE " PPL_KEPT " k SET commit_lsn = '0/0', seq = old.seq"
 					   " FROM old WHERE k.ctid = old.row",
 					   lengthof(args), args);
 	(void) ppl_sql_run("UPDATE " PPL_DEAD_LETTERS
 					   " SET superseded = true, removal_digest = NULL"
 					   " WHERE pipeline_id = $1 AND state = 'open'"
-					   " AND source_digest IS NOT NULL",
-					   lengthof(args), args);
+					   " AND source_digest IS NOT NULL AND ($2 = 0 OR segment = $2)",
+					   2, args);
 }

@@ -8,6 +8,6 @@
 #include "catalog/definition.h"
 
 extern void ppl_upserts_settle(const PplPipeline *pipeline);
-extern void ppl_upserts_begin_anew(const PplPipeline *pipeline);
+extern void ppl_upserts_begin_anew(const PplPipeline *pipeline, int segment);
 
 #endif							/* PPL_UPSERTS_H */

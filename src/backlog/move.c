@@ -26,6 +26,9 @@
  * still has it all: the worker takes it from there, or another step finds the
  * position of the last chunk, adds nothing and publishes.  So each step counts
  * a move: that it added nothing does not mean that the worker knows all.
+ *
+ * A segment whose backlog would be too large is lost: one step commits that, the
+ * next one finds it in the definition and tells (lost.c).
  */
 #include "postgres.h"
 #include "base/compat.h"
@@ -38,6 +41,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "backlog/lost.h"
 #include "backlog/move.h"
 #include "backlog/store.h"
 #include "base/failpoint.h"
@@ -63,8 +67,8 @@ typedef struct Step
 	XLogRecPtr	end_lsn;		/* and its end in the WAL */
 	MemoryContext context;		/* of the chunk */
 	PplChunk	chunk;
-	bool		lost;
-	char	   *name;			/* of the pipeline, if it is lost */
+	bool		lost;			/* the segment is, by this step */
+	bool		told;			/* it is by an earlier one, which is known now */
 } Step;
 
 static bool find_start(Step *step, PplDatabase *db, PplSpoolPos *end);
@@ -77,7 +81,6 @@ static bool copy_control(Step *step, const PplSpoolRaw *raw,
 static void add_record(Step *step, const PplSpoolRaw *raw);
 static void add_chunk(Step *step);
 static void publish(Step *step, PplDatabase *db);
-static void tell_lost(Step *step);
 
 /*
  * One step for one consumer; the reader is of its spool.  False if it brought
@@ -109,9 +112,7 @@ ppl_backlog_move(PplDatabase *db, PplConsumer *consumer, PplSpoolReader *reader)
 			copy_records(&step);
 		}
 		if (step.lost)
-			step.name = MemoryContextStrdup(TopMemoryContext,
-											ppl_backlog_lose(step.place.pipeline_id,
-															 step.state.bytes));
+			ppl_backlog_lose(step.place, step.state.bytes);
 		PopActiveSnapshot();
 	}
 	PPL_FAILPOINT("mover-before-commit");
@@ -119,17 +120,17 @@ ppl_backlog_move(PplDatabase *db, PplConsumer *consumer, PplSpoolReader *reader)
 	PPL_FAILPOINT("mover-after-commit");
 	MemoryContextSwitchTo(TopMemoryContext);
 
-	if (step.limit <= step.start)
-		return false;
 	if (step.lost)
-		tell_lost(&step);
-	else
+		return true;			/* the next step tells that */
+	if (step.limit > step.start)
 		publish(&step, db);
+	else if (!step.told)
+		return false;
 	ppl_wake(&db->capture.procno);
 	ppl_wake(&consumer->process.procno);
 	ppl_wake_launcher();
 	ConditionVariableBroadcast(&db->changed);
-	return !step.lost;
+	return !step.told;
 }
 
 /*
@@ -164,7 +165,8 @@ find_start(Step *step, PplDatabase *db, PplSpoolPos *end)
 }
 
 /*
- * How far is it?  False if the definition is gone or of another slot.
+ * How far is it?  False if the definition is gone or of another slot, or if the
+ * segment is lost.
  */
 static bool
 load(Step *step)
@@ -174,6 +176,12 @@ load(Step *step)
 	if (pipeline == NULL || !pipeline->born ||
 		pipeline->slot_lsn != step->slot_lsn)
 		return false;
+	if (list_member_int(pipeline->lost, step->place.segment))
+	{
+		ppl_backlog_tell_lost(step->place, pipeline->name, true);
+		step->told = true;
+		return false;
+	}
 	ppl_backlog_load(step->place, step->slot_lsn, &step->state);
 	return true;
 }
@@ -353,43 +361,4 @@ publish(Step *step, PplDatabase *db)
 		ppl_atomic_max(&consumer->read_pos, step->limit);
 	}
 	LWLockRelease(ppl_shared->lock);
-}
-
-/*
- * The pipeline is lost, which is committed: from now on nothing is held for it,
- * none of its workers, and they leave.
- */
-static void
-tell_lost(Step *step)
-{
-	char	   *message = psprintf("the backlog of the pipeline was larger than pipeline.max_backlog (%d MB)",
-								   ppl_guc_max_backlog);
-	char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
-								quote_literal_cstr(step->name));
-
-	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < ppl_shared->nused; i++)
-	{
-		PplConsumer *consumer = &ppl_shared->consumers[i];
-
-		if (consumer->dboid != MyDatabaseId ||
-			consumer->place.pipeline_id != step->place.pipeline_id)
-			continue;
-		consumer->lost = true;
-		ppl_consumer_set_state(consumer, PPL_WORKER_LOST);
-		ppl_error_set(&consumer->error, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-					  message, NULL, hint);
-		ppl_wake(&consumer->process.procno);
-	}
-	LWLockRelease(ppl_shared->lock);
-
-	ereport(WARNING,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("the position of pipeline \"%s\" is lost", step->name),
-			 errdetail("Its backlog was larger than pipeline.max_backlog, which is %d MB.",
-					   ppl_guc_max_backlog),
-			 errhint("%s", hint)));
-	pfree(message);
-	pfree(hint);
-	pfree(step->name);
 }

@@ -15,16 +15,11 @@
 #include "base/compat.h"
 
 #include "access/xlog.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/pg_lsn.h"
 
 #include "backlog/store.h"
-#include "base/guc.h"
-#include "catalog/definition.h"
 #include "catalog/names.h"
 #include "catalog/sql.h"
 
@@ -40,7 +35,7 @@
 static const char *const load_sql =
 "SELECT c.commit_lsn, c.seq, b.last_lsn, b.last_seq, n.bytes"
 " FROM (SELECT coalesce(sum(bytes), 0)::int8 AS bytes FROM " PPL_BACKLOG
-"   WHERE pipeline_id = $1 AND segment = $2 AND partition = $3) n"
+"   WHERE pipeline_id = $1 AND segment = $2) n"
 " LEFT JOIN " PPL_CHECKPOINTS " c ON c.pipeline_id = $1 AND c.segment = $2"
 "   AND c.partition = $3 AND c.system_identifier = $4 AND c.database = $5"
 "   AND c.slot_lsn = $6"
@@ -48,19 +43,9 @@ static const char *const load_sql =
 "   WHERE pipeline_id = $1 AND segment = $2 AND partition = $3"
 "   ORDER BY chunk_id DESC LIMIT 1) b ON c.pipeline_id IS NOT NULL";
 
-static const char *const lose_sql =
-"WITH lost AS (UPDATE " PPL_PIPELINES " SET slot_lsn = '0/0'"
-"   WHERE pipeline_id = $1 RETURNING pipeline_id, name)"
-" INSERT INTO " PPL_AUDIT_LOG " (who, action, pipeline_id, pipeline, detail)"
-" SELECT $2, 'lost', l.pipeline_id, l.name, pg_catalog.jsonb_build_object("
-"   'reason', 'The backlog is larger than pipeline.max_backlog.',"
-"   'backlog_bytes', $3, 'max_backlog', $4,"
-"   'processed_lsn', (SELECT pg_catalog.min(c.commit_lsn) FROM " PPL_CHECKPOINTS " c"
-"     WHERE c.pipeline_id = l.pipeline_id))"
-" FROM lost l RETURNING pipeline";
-
 /*
- * How far is a place?  A checkpoint of another slot counts as none.
+ * How far is a place, and how large is the backlog of its segment?  A checkpoint of
+ * another slot counts as none.
  */
 void
 ppl_backlog_load(PplPlace place, XLogRecPtr slot_lsn, PplBacklogState *state)
@@ -326,43 +311,4 @@ ppl_backlog_has_place(const List *places, PplPlace place)
 			return true;
 	}
 	return false;
-}
-
-/*
- * Was it for its backlog that a pipeline was lost?
- */
-bool
-ppl_backlog_was_full(int pipeline_id)
-{
-	PplSqlArg	args[] = {ppl_sql_arg_int(pipeline_id)};
-	PplSqlResult *rows =
-	ppl_sql_run("SELECT pg_catalog.jsonb_exists(detail, 'max_backlog')"
-				" FROM " PPL_AUDIT_LOG
-				" WHERE pipeline_id = $1 AND action = 'lost'"
-				" ORDER BY id DESC LIMIT 1",
-				lengthof(args), args);
-
-	return rows->nrows == 1 && !ppl_sql_isnull(rows, 0, 0) &&
-		ppl_sql_bool(rows, 0, 0);
-}
-
-/*
- * Note in the definition and in the audit log that a pipeline is lost, because
- * its backlog would have had so many bytes; returns its name.
- */
-char *
-ppl_backlog_lose(int pipeline_id, int64 bytes)
-{
-	PplSqlArg	args[] = {
-		ppl_sql_arg_int(pipeline_id),
-		ppl_sql_arg_text(GetUserNameFromId(BOOTSTRAP_SUPERUSERID, false)),
-		ppl_sql_arg(INT8OID, Int64GetDatum(bytes)),
-		ppl_sql_arg(INT8OID, Int64GetDatum((int64) ppl_guc_max_backlog * 1024 * 1024)),
-	};
-
-	char	   *name = ppl_sql_text(ppl_sql_run(lose_sql, lengthof(args), args),
-									0, 0);
-
-	CacheInvalidateRelcacheByRelid(ppl_definition_relid());
-	return name;
 }

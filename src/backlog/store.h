@@ -13,7 +13,7 @@ typedef struct PplBacklogState
 {
 	bool		born;			/* there is a checkpoint of our slot */
 	PplPosition position;		/* all up to here is done or in the backlog */
-	int64		bytes;			/* in the backlog */
+	int64		bytes;			/* in the backlog of its segment */
 } PplBacklogState;
 
 extern void ppl_backlog_load(PplPlace place, XLogRecPtr slot_lsn,
@@ -33,7 +33,5 @@ extern void ppl_backlog_forget(PplPlace place);
 extern void ppl_backlog_clear(int pipeline_id);
 extern List *ppl_backlog_places(void);
 extern bool ppl_backlog_has_place(const List *places, PplPlace place);
-extern bool ppl_backlog_was_full(int pipeline_id);
-extern char *ppl_backlog_lose(int pipeline_id, int64 bytes);
 
 #endif							/* PPL_STORE_H */

@@ -24,6 +24,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backlog/lost.h"
 #include "backlog/store.h"
 #include "base/clock.h"
 #include "base/shm.h"
@@ -97,15 +98,12 @@ ppl_filter_init(void)
 }
 
 /*
- * The slot that a pipeline was born with is gone, or would have to hold more than
- * its backlog may; and what it has not processed with it.
+ * The slot that a pipeline was born with is gone, and what it has not processed
+ * with it.
  */
 static void
 set_lost(PplConsumer *shared, const char *name)
 {
-	const char *message = ppl_backlog_was_full(shared->place.pipeline_id) ?
-	"the backlog of the pipeline was larger than pipeline.max_backlog" :
-	"the replication slot that held the position of the pipeline is gone";
 	char	   *hint = psprintf("SELECT pipeline.start(%s, skip_to_now => true); goes on from now and leaves out what was committed in between.",
 								quote_literal_cstr(name));
 
@@ -113,7 +111,8 @@ set_lost(PplConsumer *shared, const char *name)
 	shared->lost = true;
 	ppl_consumer_set_state(shared, PPL_WORKER_LOST);
 	ppl_error_set(&shared->error, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-				  message, NULL, hint);
+				  "the replication slot that held the position of the pipeline is gone",
+				  NULL, hint);
 	LWLockRelease(ppl_shared->lock);
 }
 
@@ -182,17 +181,21 @@ load_share(const PplPipeline *pipeline, const PplShare *share, bool backlog,
 {
 	FilterConsumer *consumer = want(share, pipeline->owner, backlog);
 	PplConsumer *shared = consumer->shared;
+	bool		slot_gone = pipeline->slot_lsn != self.db->slot_lsn;
+	bool		lost = list_member_int(pipeline->lost, share->place.segment);
 
 	pg_atomic_write_u64(&shared->confirm_lsn, confirmed);
 	ppl_atomic_max(&shared->read_pos, start);
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	shared->running = pipeline->running;
-	shared->lost = false;
+	shared->lost = slot_gone || lost;
 	shared->retired = false;
 	shared->barrier = false;
 	LWLockRelease(ppl_shared->lock);
-	if (pipeline->slot_lsn != self.db->slot_lsn)
+	if (slot_gone)
 		set_lost(shared, pipeline->name);
+	else if (lost)
+		ppl_backlog_tell_lost(share->place, pipeline->name, false);
 	return consumer;
 }
 
@@ -517,7 +520,7 @@ control_consumer(FilterConsumer *consumer, const PplControl *control,
 /*
  * A pipeline begins, or begins anew: what is before this is not wanted any
  * more.  But a birth that was in the definitions when they were read is an old
- * one, decoded once more, and cannot save a pipeline that was lost after it.
+ * one, decoded once more, and cannot save what was lost after it.
  * Caller holds shared->lock exclusively.
  */
 static void

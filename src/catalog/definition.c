@@ -37,7 +37,8 @@
 	" coalesce(running AND system_identifier = $1 AND database = $2, false)," \
 	" coalesce(born AND system_identifier = $1 AND database = $2, false)," \
 	" version, slot_lsn, consistency, workers, partition_since, partition_by," \
-	" partition_key, partition_chosen, settings, next_segment, former_operations"
+	" partition_key, partition_chosen, settings, next_segment, former_operations," \
+	" lost_segments"
 
 /* The extension, as last looked up. */
 static struct
@@ -521,6 +522,7 @@ read_pipeline(const PplSqlResult *rows, int64 row)
 	read_settings(rows, row, 17, &pipeline->settings);
 	pipeline->next_segment = ppl_sql_int(rows, row, 18);
 	pipeline->former = read_numbers(ppl_sql_value(rows, row, 19));
+	pipeline->lost = read_numbers(ppl_sql_value(rows, row, 20));
 	return pipeline;
 }
 

@@ -100,6 +100,7 @@ typedef struct PplPipeline
 	List	   *stages;			/* PplStage *, in order */
 	List	   *outputs;		/* PplOutput *, by output_id */
 	int			next_segment;	/* number that was never used */
+	List	   *lost;			/* segments whose backlog was too large, int */
 
 	/* of a part alone, see ppl_definition_segment */
 	int			segment;		/* 0 = this is the whole pipeline */

@@ -28,6 +28,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backlog/lost.h"
 #include "backlog/store.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
@@ -186,7 +187,8 @@ set_state(PplWorkerState state)
 }
 
 /*
- * Read where this pipeline stands.  False if it is gone or stopped, or has another owner.
+ * Read where this pipeline stands.  False if it is gone, stopped or lost, or has another
+ * owner.
  */
 static bool
 load_checkpoint(void)
@@ -206,6 +208,12 @@ load_checkpoint(void)
 	running = pipeline != NULL && pipeline->running;
 	if (running && !ppl_worker_is_owner(&self, pipeline))
 		running = false;
+	if (running && list_member_int(pipeline->lost, self.place.segment))
+	{
+		/* nobody knows it yet: who found it out has ended */
+		ppl_backlog_tell_lost(self.place, pipeline->name, true);
+		running = false;
+	}
 	if (running)
 	{
 		self.name = MemoryContextStrdup(self.context, pipeline->name);

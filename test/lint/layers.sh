@@ -4,9 +4,9 @@ cd "$(dirname "$0")/../.." || exit
 awk '
 BEGIN {
 	may["base"] = "base"; may["catalog"] = "base catalog"; may["spool"] = "base spool"
-	may["capture"] = "base spool catalog backlog/store.h stream/message.h capture"; may["backlog"] = "base spool catalog backlog"; may["stream"] = "base spool catalog stream"
+	may["capture"] = "base spool catalog backlog/lost.h backlog/store.h stream/message.h capture"; may["backlog"] = "base spool catalog backlog"; may["stream"] = "base spool catalog stream"
 	may["aggregate"] = "base catalog aggregate"
-	may["worker"] = "base spool catalog aggregate backlog/store.h stream/message.h worker"
+	may["worker"] = "base spool catalog aggregate backlog/lost.h backlog/store.h stream/message.h worker"
 	may["launcher"] = "base spool catalog launcher"
 	may["api"] = "base catalog spool backlog capture aggregate stream worker launcher api"
 	may["pipeline.c"] = may["api"]
