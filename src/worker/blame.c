@@ -351,7 +351,8 @@ find_output(const Trial *trial, const ErrorData *error)
 				return i;
 		}
 	}
-	return statement->noutputs == 1 ? 0 : ppl_outcome_current_output();
+	return statement->noutputs == 1 && statement->hand == NULL ? 0 :
+		ppl_outcome_current_output();
 }
 
 /* The first stages of a program over one event. */

@@ -76,6 +76,16 @@ digest_or_null(bool any, const PplDigest *digest)
 	return ppl_sql_arg(UUIDOID, UUIDPGetDatum(ppl_digest_to_uuid(*digest)));
 }
 
+/* An output by its number, or what is handed over; NULL = unknown. */
+static const char *
+output_name(const PplProgram *program, int output)
+{
+	if (output < 0)
+		return NULL;
+	return output == program->statement->noutputs ? program->pipeline->hand :
+		program->statement->outputs[output]->name;
+}
+
 /* Add the dead letter of an event. */
 static void
 add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
@@ -103,9 +113,8 @@ add_letter(Letters *letters, PplWorker *worker, const PplBatch *batch,
 		ppl_sql_arg(XIDOID, TransactionIdGetDatum(origin->xid)),
 		ppl_sql_arg(TIMESTAMPTZOID, TimestampTzGetDatum(origin->committed_at)),
 		ppl_sql_arg_int(event->attempts + 1),
-		text_or_null(error && stage == NULL && outcome->output >= 0 ?
-					 worker->program->statement->outputs[outcome->output]->name :
-					 NULL),
+		text_or_null(error && stage == NULL ?
+					 output_name(worker->program, outcome->output) : NULL),
 		text_or_null(rendered->flaw),
 		jsonb_or_null(rendered->old),
 		digest_or_null(keys && keys->has_row, keys ? &keys->row : NULL),

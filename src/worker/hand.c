@@ -26,6 +26,7 @@
 #include "access/relation.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/typcache.h"
@@ -44,6 +45,10 @@
 #define MESSAGE_ROWS	100
 #define MESSAGE_BYTES	(32 * 1024)
 
+/* Numbers of parts; see part_of. */
+#define PART_BITS		29
+#define PART_DIVIDED	((uint32) 1 << 30)
+
 PPL_FUNCTION(pipeline_hand);
 
 /* State of the batch under way. */
@@ -57,7 +62,9 @@ static struct
 }			self;
 
 static bool is_hand_row(TupleDesc desc);
-static uint32 part_of(const PplEvent *event, int number);
+static uint32 part_of(const PplEvent *event, int number, int rows);
+static int	count_rows(const PplEventOutcome *outcome);
+static void check_parts(const PplBatch *batch, int first, int last);
 static bool leaves_word(const PplEvent *event, const PplEventOutcome *outcome);
 static void write_event(PplRowsMessage *message, int ordinal, Datum *values,
 						bool *nulls);
@@ -174,41 +181,91 @@ is_hand_row(TupleDesc desc)
 }
 
 /*
- * The number of a row that an event makes, counted from 1.  The event may itself be
- * one of several that another one made, with numbers up to any: so bits are put
- * behind those of its number, one if this is the only row, more for later ones, and
- * no two rows of a source's event have the same.
+ * The number of one of the rows that an event makes, which are counted from 1.  The event
+ * may itself be one of several that another one made.  A single row keeps the number;
+ * several have bits put behind it, as many as there need be for so many rows.  No number
+ * begins with another one, as an event that was made into several is not there any
+ * more, so no two rows of a source's event have the same.
+ *
+ * That needs to know where the bits end.  Numbers of the first segment are plain,
+ * from 1.  Where one of these is divided, it gets PART_DIVIDED, a one before all bits, and
+ * five bits that say how many the plain number has behind its first one.
+ *
+ * Error 54000 if there are not enough bits.
  */
 static uint32
-part_of(const PplEvent *event, int number)
+part_of(const PplEvent *event, int number, int rows)
 {
-	uint32		part = event->origin.part - 1;
-	int			bits = 0;
+	uint32		part = event->origin.part;
+	uint64		path = part & ~PART_DIVIDED;
+	int			used;
+	int			bits;
 
 	if (self.program->pipeline->upstream == 0)
 		return number;
-	while (number >> (bits + 1) != 0)
-		bits++;
-	if (2 * bits + 1 > 30 || part > (PG_INT32_MAX >> (2 * bits + 1)))
+	if (rows == 1)
+		return part;
+	if ((part & PART_DIVIDED) == 0)
+	{
+		int			width = pg_leftmost_one_pos32(part);
+
+		path = ((uint64) (1 << 5 | width) << width) | (part - (1 << width));
+	}
+	used = pg_leftmost_one_pos64(path);
+	bits = pg_leftmost_one_pos32(rows - 1) + 1;
+	if (used + bits > PART_BITS)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("an event was made into too many rows over several segments"),
-				 errdetail("They are numbered in 30 bits, of which each segment takes what its rows of one event need."),
+				 errdetail("Part %u of the source's event makes %d rows, whose numbers need %d bits more; %d of %d are left.",
+						   part, rows, bits, Max(PART_BITS - used, 0), PART_BITS),
 				 errhint("Leave out isolate => true where one row is made into many, or make fewer of them.")));
-	part = (part << bits) | (number - (1 << bits));
-	return (part << (bits + 1)) | (1 << bits);
+	return PART_DIVIDED | (uint32) (path << bits) | (number - 1);
+}
+
+/* How many rows does an event hand over? */
+static int
+count_rows(const PplEventOutcome *outcome)
+{
+	int			count = 0;
+
+	for (const PplProducedRow *row = outcome->rows; row != NULL; row = row->next)
+		count += row->output == self.program->statement->noutputs;
+	return count;
 }
 
 /*
- * The events first to last were run: note which source rows they are about, if
- * somebody behind has to know.  An error belongs to the event that is current.
+ * The events first to last were run: find out whether what they made can be numbered,
+ * while an error can be told to be that of the event.
+ */
+static void
+check_parts(const PplBatch *batch, int first, int last)
+{
+	for (int ordinal = first; ordinal <= last; ordinal++)
+	{
+		int			rows = count_rows(ppl_outcome_of(ordinal));
+
+		if (rows <= 1)
+			continue;
+		ppl_outcome_to_output(ordinal, self.program->statement->noutputs);
+		(void) part_of(&batch->events[ordinal - 1], rows, rows);
+	}
+	ppl_outcome_clear_current();
+}
+
+/*
+ * The events first to last were run: see whether it can be handed over, and note
+ * which source rows they are about, if somebody behind has to know.  An error belongs
+ * to the event that is current.
  */
 void
-ppl_hand_note_keys(PplWorker *worker, const PplBatch *batch, int first, int last)
+ppl_hand_note(PplWorker *worker, const PplBatch *batch, int first, int last)
 {
 	PplProgram *program = worker->program;
 	int			formats;
 
+	if (program->statement->hand != NULL && program->pipeline->upstream != 0)
+		check_parts(batch, first, last);
 	if (!program->pipeline->hands_keys || program->pipeline->upstream != 0)
 		return;
 	formats = ppl_session_pin_formats();
@@ -269,6 +326,7 @@ write_event(PplRowsMessage *message, int ordinal, Datum *values, bool *nulls)
 {
 	const PplEvent *event = &self.batch->events[ordinal - 1];
 	const PplEventOutcome *outcome = ppl_outcome_of(ordinal);
+	int			rows = count_rows(outcome);
 	int			number = 0;
 
 	if (outcome->fate == PPL_FATE_OPEN)
@@ -277,14 +335,14 @@ write_event(PplRowsMessage *message, int ordinal, Datum *values, bool *nulls)
 		{
 			if (row->output != self.program->statement->noutputs)
 				continue;
-			add_origin(message, ordinal, part_of(event, ++number));
+			add_origin(message, ordinal, part_of(event, ++number, rows));
 			add_row(message, row->handed, values, nulls);
 			write_full(message);
 		}
 	}
 	if (number == 0 && leaves_word(event, outcome))
 	{
-		add_origin(message, ordinal, part_of(event, 1));
+		add_origin(message, ordinal, part_of(event, 1, 1));
 		ppl_rows_add_nothing(message);
 		write_full(message);
 	}

@@ -53,7 +53,7 @@ run_stretch(PplWorker *worker, const PplBatch *batch, int first, int last)
 	ppl_outcome_clear_current();
 	check_atomicity(first, last);
 	ppl_upsert_apply(worker, batch, first, last);
-	ppl_hand_note_keys(worker, batch, first, last);
+	ppl_hand_note(worker, batch, first, last);
 	ppl_outcome_clear_current();
 }
 
