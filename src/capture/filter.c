@@ -392,8 +392,9 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 		if (ppl_control_concerns(control, consumer->shared->place))
 			concerned = lappend(concerned, consumer);
 	}
-	/* A definition that is gone already was not loaded: leave it so. */
-	if (concerned == NIL && control->action == PPL_CONTROL_BIRTH)
+	/* A place that is gone already was not loaded: leave it so. */
+	if (concerned == NIL && control->action == PPL_CONTROL_BIRTH &&
+		(is_new(xid) || ppl_partitions_unborn(self.consumers, control)))
 	{
 		PplShare	share = {
 			.place = {control->pipeline_id, control->segment, control->partition},
@@ -405,7 +406,7 @@ ppl_filter_control(const PplControl *control, TransactionId xid,
 		count_operations();
 		pg_atomic_write_u64(&consumer->shared->confirm_lsn, commit_lsn);
 		ppl_atomic_max(&consumer->shared->read_pos, begin);
-		consumer->version = control->version;
+		consumer->version = is_new(xid) ? control->version : 0;
 		concerned = list_make1(consumer);
 	}
 	foreach(lc, concerned)

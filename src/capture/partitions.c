@@ -40,6 +40,32 @@ ppl_partitions_retire(const List *consumers, const PplControl *control,
 	LWLockRelease(ppl_shared->lock);
 }
 
+/*
+ * A birth is decoded once more, and its place is not among those of the definitions.
+ * Has none of its segment come to it?  Then what follows waits for this place,
+ * too.  If one has, all of them had a checkpoint since, and this one has left; and if
+ * there is none at all, the segment is gone.
+ */
+bool
+ppl_partitions_unborn(const List *consumers, const PplControl *control)
+{
+	bool		any = false;
+	ListCell   *lc;
+
+	foreach(lc, consumers)
+	{
+		FilterConsumer *consumer = lfirst(lc);
+
+		if (consumer->shared->place.pipeline_id != control->pipeline_id ||
+			consumer->shared->place.segment != control->segment)
+			continue;
+		if (consumer->version >= control->version)
+			return false;
+		any = true;
+	}
+	return any;
+}
+
 static FilterConsumer *
 find_consumer(const List *consumers, PplPlace place)
 {

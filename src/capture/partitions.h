@@ -32,6 +32,8 @@ typedef struct PplJoining
 
 extern void ppl_partitions_retire(const List *consumers,
 								  const PplControl *control, PplDatabase *db);
+extern bool ppl_partitions_unborn(const List *consumers,
+								  const PplControl *control);
 extern void ppl_partitions_join(const List *consumers,
 								const PplControl *control, PplJoining *joining);
 extern List *ppl_partitions_gone(const List *consumers, PplDatabase *db);
