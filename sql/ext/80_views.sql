@@ -227,7 +227,7 @@ FROM _pipeline.pipelines p
 			ELSE coalesce(w.processed_lsn, k.commit_lsn)
 		END AS processed_lsn,
 		-- 0/0: capture has said so; it may not have seen yet what pg_restore brought
-		p.born AND (p.slot_lsn = '0/0' OR p.slot_lsn <> d.slot_lsn) IS TRUE AS lost,
+		p.born AND _pipeline.is_here(p.system_identifier, p.database) AND (p.slot_lsn = '0/0' OR p.slot_lsn <> d.slot_lsn) IS TRUE AS lost,
 		CASE WHEN _pipeline.is_here(p.system_identifier, p.database) THEN nullif(pg_catalog.array_to_string(p.lost_segments, ', '), '') END AS behind,
 		-- also without a process, as after a restart when nothing came since
 		CASE WHEN p.running AND w.state IN ('running', 'catching up', 'starting', 'waiting') THEN z.what END AS pause

@@ -429,18 +429,20 @@ ppl_segments_change(const PplPipeline *before, const PplPipeline *after)
 
 	foreach(lc, old)
 	{
-		const PplShare *share = lfirst(lc);
+		PplShare	share = *(const PplShare *) lfirst(lc);
 		const PplPipeline *segment;
 
-		if (!lacks(now, share->place))
+		if (!lacks(now, share.place) || share.place.partition > 1)
 			continue;
-		segment = ppl_definition_segment(before, share->place.segment);
+		segment = ppl_definition_segment(before, share.place.segment);
+		/* also those that are to go, but have not come to that yet */
+		share.place.partition = 0;
 		if (before->born)
-			emit(after, share, PPL_CONTROL_DROP);
-		ppl_segments_forget_position(share->place.pipeline_id,
-									 share->place.segment);
+			emit(after, &share, PPL_CONTROL_DROP);
+		ppl_segments_forget_position(share.place.pipeline_id,
+									 share.place.segment);
 		if (segment->stages == NIL)
-			forget_deeds(share->place);
+			forget_deeds(share.place);
 	}
 	foreach(lc, ppl_definition_segments(before))
 	{
@@ -578,7 +580,7 @@ ppl_segments_emit_birth(const PplPipeline *pipeline, const PplShare *share)
 	emit(pipeline, share, PPL_CONTROL_BIRTH);
 }
 
-/* Tell one worker. */
+/* Tell one worker, or all of a segment. */
 static void
 emit(const PplPipeline *pipeline, const PplShare *share, PplControlAction action)
 {

@@ -67,6 +67,7 @@ typedef struct Step
 	XLogRecPtr	end_lsn;		/* and its end in the WAL */
 	MemoryContext context;		/* of the chunk */
 	PplChunk	chunk;
+	bool		unknown;		/* where the place begins: nothing is moved */
 	bool		lost;			/* the segment is, by this step */
 	bool		told;			/* it is by an earlier one, which is known now */
 } Step;
@@ -241,7 +242,7 @@ copy_records(Step *step)
 	bool		open = false;	/* something of this transaction was added */
 
 	ppl_spool_reader_seek(step->reader, step->start);
-	while (!step->lost &&
+	while (!step->lost && !step->unknown &&
 		   ppl_spool_reader_peek(step->reader, step->limit, &header))
 	{
 		PplPosition position = {header.commit_lsn, header.seq};
@@ -271,6 +272,8 @@ copy_records(Step *step)
 	}
 	if (step->chunk.bytes.data != NULL && !step->lost)
 		add_chunk(step);
+	if (step->unknown)
+		step->limit = step->start;
 }
 
 /*
@@ -299,9 +302,11 @@ copy_control(Step *step, const PplSpoolRaw *raw, PplPosition position)
 	else if (control.action == PPL_CONTROL_CHANGE && control.workers != 0)
 	{
 		/* its worker, or another one, may do the same right now */
-		ppl_backlog_join(step->place, step->slot_lsn, position, control.version,
-						 control.workers);
-		ppl_backlog_load(step->place, step->slot_lsn, &step->state);
+		if (ppl_backlog_join(step->place, step->slot_lsn, position,
+							 control.version, control.workers))
+			ppl_backlog_load(step->place, step->slot_lsn, &step->state);
+		else
+			step->unknown = true;
 	}
 	return false;
 }

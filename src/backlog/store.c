@@ -220,9 +220,10 @@ ppl_backlog_delete(PplPlace place, PplPosition done)
 
 /*
  * A place that has not begun comes to a change of the number of workers: if others of
- * the segment are before it, it begins here, and has a checkpoint from now on.
+ * the segment are before it, it begins here, and has a checkpoint from now on.  False
+ * if none has a checkpoint: then nobody knows yet whether it begins here.
  */
-void
+bool
 ppl_backlog_join(PplPlace place, XLogRecPtr slot_lsn, PplPosition position,
 				 int version, int workers)
 {
@@ -247,6 +248,9 @@ ppl_backlog_join(PplPlace place, XLogRecPtr slot_lsn, PplPosition position,
 					   "  WHERE pipeline_id = $1 AND segment = $2 AND version < $6)"
 					   " ON CONFLICT (pipeline_id, segment, partition) DO NOTHING",
 					   lengthof(args), args);
+	return ppl_sql_bool(ppl_sql_run("SELECT EXISTS (SELECT FROM " PPL_CHECKPOINTS
+									" WHERE pipeline_id = $1 AND segment = $2)",
+									2, args), 0, 0);
 }
 
 /*

@@ -27,7 +27,7 @@ extern bool ppl_backlog_first(PplPlace place, PplPosition done,
 extern char *ppl_backlog_fetch(PplPlace place, MemoryContext context,
 							   uint32 *chunk_id, Size *len);
 extern void ppl_backlog_delete(PplPlace place, PplPosition done);
-extern void ppl_backlog_join(PplPlace place, XLogRecPtr slot_lsn,
+extern bool ppl_backlog_join(PplPlace place, XLogRecPtr slot_lsn,
 							 PplPosition position, int version, int workers);
 extern void ppl_backlog_forget(PplPlace place);
 extern void ppl_backlog_clear(int pipeline_id);

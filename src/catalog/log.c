@@ -54,9 +54,14 @@ ppl_log_settle(PplPipeline *segment, const PplShape *rows)
 
 	if (OidIsValid(segment->log))
 	{
+		if (differences(segment->log, rows) == NIL)
+			return false;
+
+		/* other workers may be doing the same: by now it may be done */
+		LockRelationOid(segment->log, AccessExclusiveLock);
 		commands = differences(segment->log, rows);
 		if (commands == NIL)
-			return false;
+			return true;
 	}
 	ppl_elevate_begin(&saved);
 	if (OidIsValid(segment->log))
@@ -191,7 +196,6 @@ alter(Oid relid, List *commands)
 	memset(&context, 0, sizeof(context));
 	context.queryString = "";
 	context.relid = relid;
-	LockRelationOid(relid, AccessExclusiveLock);
 	AlterTable(statement, AccessExclusiveLock, &context);
 }
 

@@ -111,9 +111,10 @@ sub lost
 	return $node->value(q{SELECT lost_segments FROM _pipeline.pipelines WHERE name = 'p'});
 }
 
+my $states = q{SELECT string_agg(segment || ' ' || state, ', ' ORDER BY segment, partition) FROM pipeline.partitions WHERE pipeline = 'p'};
 sub states
 {
-	return $node->value(q{SELECT string_agg(segment || ' ' || state, ', ' ORDER BY segment, partition) FROM pipeline.partitions WHERE pipeline = 'p'});
+	return $node->value($states);
 }
 
 # The processes but those of a segment.
@@ -256,7 +257,8 @@ for my $how ('pipeline mover', 'server')
 	traffic(600, 1, 3, 4);
 	$node->reached('p', 'lost');
 	my $workers = join ', ', ('2 lost') x ($how eq 'server' ? 3 : 1);
-	is(states(), "1 running, $workers, 3 running, 4 running", "$how: with all its workers, and no other");
+	$node->poll("SELECT ($states) = '1 running, $workers, 3 running, 4 running'", what => 'all of its workers to be told');
+	pass("$how: with all its workers, and no other");
 	$node->poll($slot, what => 'the slot to go on');
 	is(pids(2), $processes, "$how: under the same processes") if $how ne 'server';
 	is(lost(), '{2}', "$how: but once");
@@ -350,7 +352,7 @@ SELECT pipeline.drop_pipeline('p');
 CREATE TABLE items (id int PRIMARY KEY, n int, note text);
 CREATE TABLE up1 (id int PRIMARY KEY, n int, note text);
 CREATE TABLE up2 (id int PRIMARY KEY, n int, note text);
-SELECT pipeline.create_pipeline('p', source => 'items');
+SELECT pipeline.create_pipeline('p', source => 'items', operations => '{insert,update}');
 SELECT pipeline.add_stage('p', 'all', 'transform', query => 'SELECT id, n, note FROM event');
 SELECT pipeline.add_output('p', 'up1', mode => 'upsert', isolate => true);
 SELECT pipeline.add_output('p', 'up2', mode => 'upsert', isolate => true);
