@@ -98,7 +98,7 @@ static void
 define_limits(void)
 {
 	DefineCustomIntVariable("pipeline.max_backlog",
-							"Size of a pipeline's backlog beyond which it is lost",
+							"Size of a backlog beyond which its segment is lost",
 							"See pipeline.max_retained_wal.",
 							&ppl_guc_max_backlog,
 							10 * 1024, 1, INT_MAX,

@@ -10,7 +10,7 @@
 extern void ppl_hand_load(PplProgram *program);
 extern void ppl_hand_begin(const PplProgram *program, const PplBatch *batch);
 extern void ppl_hand_note(PplWorker *worker, const PplBatch *batch,
-							   int first, int last);
+						  int first, int last);
 extern void ppl_hand_write(PplWorker *worker, const PplBatch *batch);
 
 #endif							/* PPL_HAND_H */

@@ -350,9 +350,10 @@ $node->same_rows('TABLE checked', "SELECT * FROM src WHERE id >= $first AND id N
 $node->safe_psql('postgres', <<'SQL');
 SELECT pipeline.drop_pipeline('p');
 CREATE TABLE items (id int PRIMARY KEY, n int, note text);
+ALTER TABLE items REPLICA IDENTITY FULL;
 CREATE TABLE up1 (id int PRIMARY KEY, n int, note text);
 CREATE TABLE up2 (id int PRIMARY KEY, n int, note text);
-SELECT pipeline.create_pipeline('p', source => 'items', operations => '{insert,update}');
+SELECT pipeline.create_pipeline('p', source => 'items', operations => '{insert,update,delete}');
 SELECT pipeline.add_stage('p', 'all', 'transform', query => 'SELECT id, n, note FROM event');
 SELECT pipeline.add_output('p', 'up1', mode => 'upsert', isolate => true);
 SELECT pipeline.add_output('p', 'up2', mode => 'upsert', isolate => true);
