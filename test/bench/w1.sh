@@ -71,12 +71,20 @@ w1_begin()
 	[ "$file" = alone ] || w1_sql $settings -v second="host=$work port=$second_port dbname=w1" \
 		-f "$top/test/bench/w1/$file.sql" >/dev/null
 	consumer=""
-	if [ -n "$(w1_sql -At -c "SELECT to_regproc('rival.consume')")" ]; then
-		w1_sql -c "CALL rival.consume()" &
-		consumer=$!
-	fi
+	ending="UPDATE rival.state SET over = true"
+	case "$(w1_sql -At -c "SELECT to_regproc('rival.consume'), to_regproc('rival.finish')")" in
+		"|") ending="" ;;
+		*"|rival.finish") ending="CALL rival.finish()" ;;
+		*)
+			w1_sql -c "CALL rival.consume()" &
+			consumer=$!
+			;;
+	esac
 	sql -c "CHECKPOINT"
-	[[ $method != replica* ]] || second_sql -c "CHECKPOINT"
+	if [[ $method == replica* ]]; then
+		w1_sql -c "CALL rival.finish()"	# the subscription takes seconds to begin
+		second_sql -c "CHECKPOINT"
+	fi
 }
 
 # Are the outputs those of the batch query?
@@ -112,6 +120,13 @@ w1_end()
 	fi
 	[[ $method != pipeline* ]] || PGDATABASE=w1 without_extension
 	sql -c "DROP DATABASE w1 WITH (FORCE)"
+}
+
+# Until all that was written is in the outputs.
+w1_finish()
+{
+	[ -z "$ending" ] || w1_sql -c "$ending"
+	[ -z "$consumer" ] || wait "$consumer" || die "$method failed"
 }
 
 # Processor seconds of the servers so far, those of processes that have ended included.
@@ -167,7 +182,7 @@ start_probe()
 # does not count.
 w1_run()
 {
-	local round=$1 method=$2 count=$orders every=0 consumer probe watch table database
+	local round=$1 method=$2 count=$orders every=0 consumer ending probe watch table database
 	local -a servers
 	local -A at cpu wal
 
@@ -191,9 +206,7 @@ w1_run()
 			reading later
 			;;
 	esac
-	w1_sql -c "UPDATE rival.state SET over = true"
-	[ -z "$(w1_sql -At -c "SELECT to_regproc('rival.finish')")" ] || w1_sql -c "CALL rival.finish()"
-	[ -z "$consumer" ] || wait "$consumer" || die "$method failed"
+	w1_finish
 	at[done]=$EPOCHREALTIME
 	[ -z "${at[later]:-}" ] && { wait $probe || die "the probe failed"; }
 	cpu[done]=$(w1_processor)
@@ -241,7 +254,7 @@ w1_lineage()
 # The pipeline is stopped while all orders are written, in transactions of 100 or in one.
 w1_catch_up()
 {
-	local round=$1 kind=$2 method=pipeline consumer watch table database
+	local round=$1 kind=$2 method=pipeline consumer ending watch table database
 	local -a servers
 
 	say "round $round of $rounds: catching up, $kind"
@@ -270,12 +283,13 @@ w1_catch_up()
 # Single orders at a rate, and how fresh they are.
 w1_single()
 {
-	local round=$1 method=$2 rate=$3 commit=$4 name consumer probe watch table database
+	local round=$1 method=$2 rate=$3 commit=$4 name lsn consumer ending probe watch table database
 	local -a servers
 
 	name=single_${rate}_${method}_$commit
 	say "round $round of $rounds: $rate single orders a second, $method, synchronous_commit = $commit"
 	w1_begin "$method"
+	lsn=$(sql -At -c "SELECT pg_current_wal_insert_lsn()")
 	export PGOPTIONS="-c synchronous_commit=$commit"
 	start_probe --prefix "$name" --rate $probes --nap 50 --seconds "$paced_seconds"
 	PGDATABASE=w1 bench paced -R "$rate" -T "$paced_seconds" -f "$top/test/bench/insert_order.sql" \
@@ -291,10 +305,9 @@ w1_single()
 				print name "_writer_p99", v[int(NR * 0.99 + 0.5)]
 			}')
 	rm -f "$work"/tmp/paced.*
-	case $method in
-		pipeline) w1_sql -c "CALL rival.finish()" ;;
-		replica_trigger) w1_sql -c "CALL rival.finish()" ;;
-	esac
+	w1_finish
+	figure "$round" "${name}_wal" \
+		"$(w1_sql -At -c "SELECT (pg_current_wal_insert_lsn() - '$lsn') / count(*) FROM orders")"
 	w1_check "$name" "$method"
 	w1_end "$method"
 }

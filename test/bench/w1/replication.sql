@@ -4,16 +4,16 @@ CREATE PUBLICATION w1 FOR TABLE orders;
 SELECT pg_create_logical_replication_slot('w1', 'pgoutput');
 SELECT format('host=%s port=%s dbname=%s', current_setting('unix_socket_directories'), current_setting('port'), current_database())
 	AS first \gset
+-- Until all that is committed has been replayed.
 CREATE PROCEDURE rival.finish() LANGUAGE plpgsql AS $$
 DECLARE
 	goal pg_lsn := pg_current_wal_insert_lsn();
 BEGIN
 	PERFORM pg_logical_emit_message(true, 'bench', 'wake up');
 	COMMIT;
-	WHILE (SELECT replay_lsn < goal FROM pg_stat_replication WHERE application_name = 'w1') LOOP
+	WHILE NOT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = 'w1' AND replay_lsn >= goal) LOOP
 		COMMIT;
 		PERFORM pg_sleep(0.01);
-		PERFORM pg_stat_clear_snapshot();
 	END LOOP;
 END
 $$;
