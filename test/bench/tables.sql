@@ -1,9 +1,9 @@
--- tables.sql - the work of the benchmark, its writers, its rivals written by
--- hand, and the table that collects the figures.
+-- tables.sql - a small pipeline (one look-up, one output) for all parts but W1, and the
+-- table that collects the figures.
 
 \ir orders.sql
 
--- The output of the pipeline, and those of its rivals.
+-- The output of the pipeline, and that of one statement.
 CREATE TABLE billing (
 	order_id bigint PRIMARY KEY,
 	customer_id int NOT NULL,
@@ -14,7 +14,6 @@ CREATE TABLE billing (
 	country text NOT NULL,
 	ordered_at timestamptz NOT NULL
 ) WITH (autovacuum_enabled = false);
-CREATE TABLE by_batches (LIKE billing INCLUDING ALL) WITH (autovacuum_enabled = false);
 CREATE TABLE by_statement (LIKE billing INCLUDING ALL) WITH (autovacuum_enabled = false);
 
 -- What one pipeline makes of an order; null from check_order is valid.
@@ -46,84 +45,13 @@ CREATE FUNCTION with_account(h pgbench_history) RETURNS SETOF movement LANGUAGE 
 	SELECT h.aid, a.bid, h.bid, h.delta, h.mtime FROM pgbench_accounts a WHERE a.aid = h.aid
 $$;
 
--- The rivals: the same work as one statement, and in batches with a position.
--- The latter is right only because a single writer commits its ids in order.
+-- The same work as one statement.
 CREATE PROCEDURE in_one_statement() LANGUAGE sql AS $$
 	INSERT INTO by_statement
 	SELECT o.order_id, o.customer_id, c.tier, o.quantity,
 		round(o.quantity * o.price * (1 - c.discount), 2), o.currency, o.country, o.ordered_at
 	FROM orders o JOIN customers c ON c.customer_id = o.customer_id
 	WHERE o.quantity > 0 AND o.price > 0 AND o.currency IN ('EUR', 'USD', 'GBP')
-$$;
-CREATE TABLE position (done bigint NOT NULL);
-INSERT INTO position VALUES (0);
-CREATE PROCEDURE in_batches(size bigint) LANGUAGE plpgsql AS $$
-DECLARE
-	upto bigint;
-	goal bigint := (SELECT max(order_id) FROM orders);
-BEGIN
-	LOOP
-		SELECT done INTO upto FROM position FOR UPDATE;
-		EXIT WHEN upto >= goal;
-		INSERT INTO by_batches
-		SELECT o.order_id, o.customer_id, c.tier, o.quantity,
-			round(o.quantity * o.price * (1 - c.discount), 2), o.currency, o.country, o.ordered_at
-		FROM orders o JOIN customers c ON c.customer_id = o.customer_id
-		WHERE o.quantity > 0 AND o.price > 0 AND o.currency IN ('EUR', 'USD', 'GBP')
-			AND o.order_id > upto AND o.order_id <= upto + size;
-		UPDATE position SET done = upto + size;
-		COMMIT;
-	END LOOP;
-END
-$$;
-
--- Insert single orders at random times and note when each is in the output.  A
--- loop that asks for the row would keep a core busy and delay the others by the
--- scheduler's slices, so wait_for waits, and then the row must be there.  For the
--- same load without a pipeline: do not look.
-CREATE UNLOGGED TABLE probes (
-	round int NOT NULL,
-	with_pipeline bool NOT NULL,
-	commit_ms float8 NOT NULL,
-	since_commit_begun_ms float8,
-	since_commit_returned_ms float8
-);
-CREATE PROCEDURE probe(round int, look bool, seconds float8, a_second float8) LANGUAGE plpgsql AS $$
-DECLARE
-	until timestamptz := clock_timestamp() + seconds * interval '1 s';
-	begun timestamptz;
-	returned timestamptz;
-	seen timestamptz;
-	id bigint;
-	commits float8[];
-	begins float8[];
-	returns float8[];
-BEGIN
-	WHILE clock_timestamp() < until LOOP
-		PERFORM pg_sleep(-ln(1 - random()) / a_second);
-		COMMIT;
-		INSERT INTO orders (customer_id, product_id, quantity, price, currency, channel, country, ordered_at, note)
-		VALUES (1 + floor(random() * 100000), 1, 1, 10, 'EUR', 'web', 'de', now(), 'a probe')
-		RETURNING order_id INTO id;
-		begun := clock_timestamp();
-		COMMIT;
-		returned := clock_timestamp();
-		IF look THEN
-			PERFORM pipeline.wait_for('orders');
-			PERFORM FROM billing WHERE order_id = id;
-			seen := clock_timestamp();
-			IF NOT FOUND THEN
-				RAISE 'order % is not in the output', id;
-			END IF;
-		END IF;
-		COMMIT;
-		commits := commits || 1000 * extract(epoch FROM returned - begun)::float8;
-		begins := begins || 1000 * extract(epoch FROM seen - begun)::float8;
-		returns := returns || 1000 * extract(epoch FROM seen - returned)::float8;
-	END LOOP;
-	INSERT INTO probes
-	SELECT probe.round, look, p.* FROM unnest(commits, begins, returns) p;
-END
 $$;
 
 -- Make capture decode again all that is not confirmed, by ending it, and measure
@@ -165,3 +93,19 @@ $$;
 CREATE FUNCTION ratio(a text, b text) RETURNS text LANGUAGE sql AS $$
 	SELECT coalesce(round(median(a) / nullif(median(b), 0), 2)::text, '-')
 $$;
+
+-- The methods of W1, as they are shown.
+CREATE TABLE w1_methods (n int PRIMARY KEY, m text NOT NULL, label text NOT NULL);
+INSERT INTO w1_methods VALUES
+	(1, 'alone', 'L1: the writer alone'),
+	(2, 'pipeline', 'pipeline, lineage row'),
+	(3, 'pipeline_none', 'pipeline, lineage none'),
+	(4, 'statement', 'L2: one statement afterwards'),
+	(5, 'batches_10000', 'L2: batches of 10 000 afterwards'),
+	(6, 'batches_1000', 'L2: batches of 1 000 afterwards'),
+	(7, 'trigger', 'statement trigger'),
+	(8, 'pgq', 'PgQ'),
+	(9, 'replication', 'logical replication, raw rows only'),
+	(10, 'replica_trigger', 'logical replication, replica trigger'),
+	(11, 'watermark', 'watermark loop every second'),
+	(12, 'jobs', 'jobs table, SKIP LOCKED');

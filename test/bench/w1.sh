@@ -168,7 +168,7 @@ reading()
 start_probe()
 {
 	rm -f "$work/tmp/probe.ready"
-	perl "$top/test/bench/probe.pl" --insert "host=$work;port=5432;dbname=w1" --watch "$watch" \
+	perl "$top/test/bench/probe.pl" --insert "host=$work;port=5432;dbname=${watch##*=}" --watch "$watch" \
 		--table "$table" --ready "$work/tmp/probe.ready" "$@" >"$work/tmp/probe" &
 	probe=$!
 	until [ -e "$work/tmp/probe.ready" ]; do
@@ -343,4 +343,8 @@ w1()
 		done
 	done
 	"$bindir/pg_ctl" -D "$work/second" -m fast -w -s stop
+	sql -At -c "SELECT label, median(m || '_whole') / median('alone_whole'),
+			median(m || '_fresh_p50'), median(m || '_fresh_p99')
+		FROM w1_methods WHERE median(m || '_whole') IS NOT NULL ORDER BY n" |
+		awk -f "$top/test/bench/w1_svg.awk" >"$work/out/w1.svg"
 }

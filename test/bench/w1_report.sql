@@ -15,19 +15,7 @@ SELECT format('| %s | %s (%s s) | %s (%s s) | %s | %s (%s s) | %s |', label,
 	ratio(m || '_load', 'alone_load'), pg_temp.n(m || '_load', 2),
 	pg_temp.pair(m || '_fresh', 1),
 	ratio(m || '_cpu', 'alone_cpu'), pg_temp.n(m || '_cpu', 2), pg_temp.n(m || '_wal', 0))
-FROM (VALUES
-	(1, 'alone', 'L1: the writer alone'),
-	(2, 'pipeline', '**pipeline**, lineage row'),
-	(3, 'pipeline_none', '**pipeline**, lineage none'),
-	(4, 'statement', 'L2: one statement afterwards'),
-	(5, 'batches_10000', 'L2: batches of 10 000 afterwards'),
-	(6, 'batches_1000', 'L2: batches of 1 000 afterwards'),
-	(7, 'trigger', 'statement trigger'),
-	(8, 'pgq', 'PgQ'),
-	(9, 'replication', 'logical replication, raw rows only'),
-	(10, 'replica_trigger', 'logical replication, replica trigger'),
-	(11, 'watermark', 'watermark loop every second'),
-	(12, 'jobs', 'jobs table, SKIP LOCKED')) v (n, m, label)
+FROM w1_methods
 WHERE median(m || '_whole') IS NOT NULL ORDER BY n;
 \qecho
 \qecho 'Every output was the batch query''s result (EXCEPT ALL, both ways).  Skipped, since there is no Debian package at hand:'
