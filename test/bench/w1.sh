@@ -3,8 +3,8 @@
 # Each run has a database of its own, w1, a copy of w1_clean: nothing of one run is left for
 # the next.  What belongs to a method is in w1/METHOD.sql.
 
-w1_methods="alone statement batches_10000 batches_1000 pipeline pipeline_none trigger pgq
-	replication replica_trigger watermark jobs alone_half pipeline_half"
+w1_methods=${BENCH_METHODS:-alone statement batches_10000 batches_1000 pipeline pipeline_none trigger pgq
+	replication replica_trigger watermark jobs alone_half pipeline_half}
 second_port=5433
 
 # Unpack PgQ beside the extension, so that nothing is installed; called as the user of make.
