@@ -5,7 +5,7 @@
 #   make check                everything, in throw-away servers (test/run)
 #   make check-long           mirrors: random changes, PostgreSQL's own tests, sqlsmith
 #   make lint                 machine checks of the conventions
-#   make demo, make bench     see README.md
+#   make demo, make bench     see README.md; make bench-quick: two minutes
 #
 # Variables: PG_CONFIG=path, FAILPOINTS=1 (test stops), COPT=-Werror.
 # Parts of a check, an empty value skips the suite:
@@ -46,7 +46,7 @@ endif
 
 # PGXS has a "check" that tests nothing, so it stays out where only our own
 # targets are wanted.  Those must also work before pg_config is installed.
-OWN_GOALS = check check-long lint lint-% lints demo bench
+OWN_GOALS = check check-long lint lint-% lints demo bench bench-quick
 ifneq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifeq ($(wildcard $(PGXS)),)
@@ -94,5 +94,7 @@ lints:
 
 demo bench:
 	@test/$@/run
+bench-quick:
+	@exec env BENCH_QUICK=1 test/bench/run
 
-.PHONY: check check-long lint lint-build lints demo bench
+.PHONY: check check-long lint lint-build lints demo bench bench-quick

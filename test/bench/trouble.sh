@@ -26,7 +26,7 @@ bad_rows()
 # How fresh one pipeline is beside another one that has a trouble.
 neighbours()
 {
-	local round=$1 kind probe
+	local round=$1 kind probe watch table
 
 	for kind in healthy stopped broken poisoned hanging sleeping; do
 		say "round $round of $rounds: beside a pipeline that is $kind"
@@ -35,14 +35,11 @@ neighbours()
 		define orders billing
 		sql -c "SELECT pipeline.start('orders')" >/dev/null
 		sql -v kind=$kind -f "$top/test/bench/neighbours.sql" >/dev/null
-		sql -c "TRUNCATE probes"
-		sql -c "SET enable_seqscan = off" -c "CALL probe($round, true, $beside_seconds, $probes)" &
-		probe=$!
+		watch="host=$work;port=5432;dbname=bench" table=billing
+		start_probe --prefix "beside_$kind" --rate $probes --nap 50 --seconds "$beside_seconds"
 		bench paced -R $pace -T "$beside_seconds" -f "$top/test/bench/insert_order.sql"
 		wait $probe || die "the probe failed"
-		figure "$round" $(sql -At -F ' ' -c "SELECT 'beside_${kind}_p50', p[1], 'beside_${kind}_p99', p[2]
-			FROM (SELECT percentile_cont(ARRAY[0.5, 0.99])
-				WITHIN GROUP (ORDER BY since_commit_returned_ms) AS p FROM probes) x")
+		figure "$round" $(cat "$work/tmp/probe")
 		without_extension
 	done
 }

@@ -23,8 +23,8 @@ GROUP BY k, label ORDER BY k;
 \qecho
 \qecho '| the other pipeline | p50, ms | p99, ms | p99 / beside a healthy one |'
 \qecho '| --- | --- | --- | --- |'
-SELECT format('| %s | %s | %s | %s |', label, figure(what || '_p50'), figure(what || '_p99'),
-	ratio(what || '_p99', 'beside_healthy_p99'))
+SELECT format('| %s | %s | %s | %s |', label, figure(what || '_fresh_p50'), figure(what || '_fresh_p99'),
+	ratio(what || '_fresh_p99', 'beside_healthy_fresh_p99'))
 FROM (VALUES
 	(1, 'is healthy', 'beside_healthy'),
 	(2, 'is stopped', 'beside_stopped'),
