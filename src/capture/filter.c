@@ -185,12 +185,13 @@ load_share(const PplPipeline *pipeline, const PplShare *share, bool backlog,
 	bool		lost = list_member_int(pipeline->lost, share->place.segment);
 
 	pg_atomic_write_u64(&shared->confirm_lsn, confirmed);
-	ppl_atomic_max(&shared->read_pos, start);
 	LWLockAcquire(ppl_shared->lock, LW_EXCLUSIVE);
 	shared->running = pipeline->running;
 	shared->lost = slot_gone || lost;
 	shared->retired = false;
 	shared->barrier = false;
+	/* with the above: in the new spool what is lost looks as if it were done */
+	ppl_atomic_max(&shared->read_pos, start);
 	LWLockRelease(ppl_shared->lock);
 	if (slot_gone)
 		set_lost(shared, pipeline->name);
